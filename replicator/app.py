@@ -1,0 +1,193 @@
+"""Wiring: settings → engines, plans, links. The only module that knows all of them.
+
+Catalogues are read once per run and per database; a site that is away is simply not known yet, and its link asks again
+each time it connects. Plans come parents first, so that engines can apply in that order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+from replicator.engines.postgres.audit import PostgresAudit
+from replicator.engines.postgres.installer import PostgresInstaller
+from replicator.engines.postgres.source import PostgresSource
+from replicator.engines.postgres.target import PostgresTarget
+from replicator.engines.sqlite.audit import SqliteAudit
+from replicator.engines.sqlite.installer import SqliteInstaller
+from replicator.engines.sqlite.source import SqliteSource
+from replicator.engines.sqlite.target import SqliteTarget
+from replicator.engines.sqlite.watch import Watcher
+from replicator.errors import ReplicatorError, SettingsError
+from replicator.model import Catalogue, Engine, LinkName, TablePlan
+from replicator.ports import Auditable, Installable, Source, Target
+from replicator.settings import Database, Settings, load
+from replicator.topology import Topology, check_expressions, compile_topology
+from replicator.worker import Ends, LinkReport, Worker
+
+CENTRE = "centre"
+"""The centre's place name beside the sites' names."""
+
+_CONNECTIONS = 16
+"""Target connections the service uses at most; with more links than that, each link connects only while it moves."""
+
+
+class App:
+    """One topology, ready to work with."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._watcher = Watcher()
+        self._catalogues: dict[str, Catalogue] = {}
+        self._compiled: tuple[frozenset[str], Topology] | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: str | Path) -> App:
+        """Load a topology YAML and check all that can be checked without a database. Raises SettingsError."""
+        settings = load(path)
+        check_expressions(settings)
+        return cls(settings)
+
+    # --- places ---
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of all sites."""
+        return tuple(self.settings.sites)
+
+    def chosen(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The sites called ``names``, all when empty. Raises SettingsError for a name the YAML does not have."""
+        for name in names:
+            if name not in self.settings.sites:
+                raise self._unknown_site(name)
+        return tuple(names) or self.sites
+
+    def _unknown_site(self, name: str) -> SettingsError:
+        return self.settings.error(
+            f"there is no site {name!r}", key="sites", hint=f"sites are: {', '.join(self.sites)}"
+        )
+
+    def database(self, place: str) -> Database:
+        """The settings of a place: a site's name, or CENTRE."""
+        return self.settings.centre if place == CENTRE else self.settings.sites[place]
+
+    def link(self, site: str) -> LinkName:
+        """The site's link to the centre."""
+        return LinkName(self.settings.topology, site)
+
+    # --- engines ---
+
+    def installable(self, place: str) -> Installable:
+        """A place as a database to install into; close it."""
+        database = self.database(place)
+        if database.engine is Engine.SQLITE:
+            return SqliteInstaller(database.path)
+        return PostgresInstaller(database.dsn)
+
+    def auditable(self, place: str) -> Auditable:
+        """A place as a database to digest; close it."""
+        database = self.database(place)
+        if database.engine is Engine.SQLITE:
+            return SqliteAudit(database.path)
+        return PostgresAudit(database.dsn)
+
+    def source(self, site: str, plans: Sequence[TablePlan]) -> Source:
+        """A site as the source of its link; close it."""
+        database = self.database(site)
+        if database.engine is Engine.SQLITE:
+            return SqliteSource(database.path, self.link(site), plans, watcher=self._watcher)
+        return PostgresSource(database.dsn, self.link(site), plans)
+
+    def target(self, site: str, plans: Sequence[TablePlan]) -> Target:
+        """The centre as the target of a site's link; close it."""
+        if self.settings.centre.engine is Engine.SQLITE:
+            return SqliteTarget(self.settings.centre.path, self.link(site), plans)
+        return PostgresTarget(self.settings.centre.dsn, self.link(site), plans)
+
+    # --- plans ---
+
+    def read_catalogues(self, places: Iterable[str] = ()) -> Mapping[str, ReplicatorError]:
+        """Read the catalogues of ``places`` (all when empty), several at a time; those that failed, with their error."""
+        wanted = tuple(places) or (CENTRE, *self.sites)
+        failed: dict[str, ReplicatorError] = {}
+
+        def read(place: str) -> None:
+            try:
+                with closing(self.installable(place)) as database:
+                    catalogue = database.read_catalogue()
+            except ReplicatorError as error:
+                failed[place] = error
+                return
+            with self._lock:
+                self._catalogues[place] = catalogue
+
+        with ThreadPoolExecutor(max_workers=min(8, len(wanted))) as pool:
+            list(pool.map(read, wanted))
+        return failed
+
+    def topology(self) -> Topology:
+        """The topology compiled against the catalogues read so far; the centre's is required.
+
+        Raises SetupError or SettingsError when rules and tables do not fit, RetryableError when the centre is away.
+        """
+        if CENTRE not in self._catalogues:
+            self._require(CENTRE)
+        with self._lock:
+            known = frozenset(self._catalogues)
+            if self._compiled is None or self._compiled[0] != known:
+                sites = {site: self._catalogues[site] for site in self.sites if site in known}
+                self._compiled = known, compile_topology(self.settings, sites, self._catalogues[CENTRE])
+            return self._compiled[1]
+
+    def _require(self, place: str) -> None:
+        for error in self.read_catalogues([place]).values():
+            raise error
+
+    def forget(self, place: str) -> None:
+        """Read a place's catalogue again when it is next needed."""
+        with self._lock:
+            self._catalogues.pop(place, None)
+            self._compiled = None
+
+    def plans(self, site: str) -> tuple[TablePlan, ...]:
+        """What a site captures, parents first. Raises what ``topology`` raises, for the site as well."""
+        if site not in self._catalogues:
+            self._require(site)
+        topology = self.topology()
+        order = {shape.name: place for place, shape in enumerate(topology.centre_tables)}
+        return tuple(sorted(topology.plans[site], key=lambda plan: order[plan.target]))
+
+    # --- work ---
+
+    def connect(self, site: str) -> Ends:
+        """Both ends of a site's link, planned against the catalogues as they are now."""
+        plans = self.plans(site)
+        return Ends(self.source(site, plans), self.target(site, plans))
+
+    def workers(self, sites: Sequence[str], listen: Callable[[LinkReport], None] = lambda report: None) -> list[Worker]:
+        """A worker per site. When links outnumber the connections meant for the centre, they take turns."""
+        few = len(sites) <= _CONNECTIONS
+        turn = None if few else threading.BoundedSemaphore(_CONNECTIONS)
+        return [
+            Worker(
+                self.link(site), self._connector(site), batch_changes=self.settings.defaults.batch_changes,
+                listen=listen, slot=turn, keep_open=few,
+            )
+            for site in sites
+        ]  # fmt: skip
+
+    def _connector(self, site: str) -> Callable[[], Ends]:
+        """Opens a link's ends; from the second time on it reads the site's tables anew, as they may have changed."""
+        connected: list[bool] = []
+
+        def connect() -> Ends:
+            if connected:
+                self.forget(site)
+            connected.append(True)
+            return self.connect(site)
+
+        return connect

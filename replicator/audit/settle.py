@@ -1,0 +1,147 @@
+"""Tells rows in flight from rows that differ, exactly, without stopping the link.
+
+A candidate key is looked at in this order:
+
+1. ``before`` = the link's position at the target;
+2. the target's row T;
+3. the source's row S;
+4. whether the key has a change behind ``before`` at the source;
+5. ``after`` = the link's position again.
+
+No false "different". It is said only when S and T differ, 4 says no and ``before == after``. The position never goes back
+and moves in the transaction that applies the rows, so with ``before == after`` the link applied nothing between 1 and 5: T is
+the row as the link left it at ``before``, however many snapshots were used. Outbox rows are pruned only behind a position
+that was recorded at the target first, so nothing behind ``before`` was pruned by the time of 4. Step 4 comes after step 3, so
+a change that S shows is one that 4 sees, or one that ``before`` contains: with 4 saying no, S too is the row at ``before``.
+Both sides therefore show one position of the stream, and whatever differs there was not caused by it.
+
+No false "equal". It is said only of values that were read and are the same. What is read in steps 2 and 3 is the present
+row, never a remembered one; a row that is equal at that moment and changed later belongs to the next audit.
+
+In all other cases the answer is "not yet": the link moved or has something to bring. Such keys are looked at again, in smaller
+lots so that a busy link has less time to move; those left at the end are in flight, and the table is not proven.
+
+A key that exists only at the centre may have been stored at the source in a spelling nobody knows (a date key in SQLite):
+whether it is in flight cannot be asked by key then, so "different" waits for a source with nothing in flight at all.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from replicator.audit.sides import Sides
+from replicator.canonical import Form, native_value, readable, split_image
+from replicator.model import Engine, Key, Position, TablePlan
+from replicator.ports import Auditable, AuditRow, InFlight
+
+LOT = 500
+"""Keys looked at together."""
+
+_PLAIN = {
+    Engine.POSTGRES: frozenset({Form.INTEGER, Form.TEXT, Form.UUID, Form.DATE}),
+    Engine.SQLITE: frozenset({Form.INTEGER, Form.TEXT, Form.BYTES, Form.STORAGE}),
+}
+
+ParkedKeys = Callable[[TablePlan], Collection[tuple[str | None, ...]]]
+"""Gives the keys of a table's parked changes: source key values in key order, as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What tells in-flight from different: the source's outbox, the link's position at the target, and parked keys."""
+
+    in_flight: InFlight
+    position: Callable[[], Position | None]
+    parked: ParkedKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A key whose rows differ for good."""
+
+    key: str
+    source: tuple[AuditRow, ...]
+    target: tuple[AuditRow, ...]
+    parked: bool
+
+
+class Settler:
+    """Looks at candidate keys of one table.
+
+    Args:
+        sides: the table.
+        source: where the rows come from.
+        target: where they go to.
+        watch: what is in flight and parked.
+        shared: other sites write the table too and nothing tells their rows apart: extra rows are not judged.
+    """
+
+    def __init__(self, sides: Sides, source: Auditable, target: Auditable, watch: Watch, *, shared: bool = False) -> None:
+        self._sides, self._source, self._target, self._watch, self._shared = sides, source, target, watch, shared
+
+    def look(self, keys: Sequence[str], *, lot: int = LOT) -> Iterator[Judged | str]:
+        """Judged keys, and (as plain text) those that cannot be judged yet; keys whose rows are equal give nothing."""
+        for start in range(0, len(keys), lot):
+            yield from self._look(keys[start : start + lot])
+
+    def _look(self, keys: Sequence[str]) -> Iterator[Judged | str]:
+        before = self._watch.position()
+        target = _by_key(self._target.fetch_rows(self._sides.target, keys))
+        source = _by_key(self._source.fetch_rows(self._sides.source, keys))
+        unequal = [key for key in keys if _images(source[key]) != _images(target[key])]
+        if self._shared:
+            unequal = [key for key in unequal if source[key]]
+        if not unequal:
+            return
+        flying = self._flying(before, unequal, source)
+        if self._watch.position() != before:
+            yield from unequal
+            return
+        parked = set(self._watch.parked(self._sides.plan))
+        for key in unequal:
+            if key in flying:
+                yield key
+            else:
+                yield Judged(key, tuple(source[key]), tuple(target[key]), self._texts(key) in parked)
+
+    def _flying(self, before: Position | None, keys: Sequence[str], source: dict[str, list[AuditRow]]) -> set[str]:
+        """Those of ``keys`` that may have a change behind ``before``."""
+        natives: dict[Key, list[str]] = defaultdict(list)
+        unknown = set()
+        for key in keys:
+            found = [row.native for row in source[key]] or self._natives(key)
+            if not found:
+                unknown.add(key)
+            for native in found:
+                natives[native].append(key)
+        plan = self._sides.plan
+        flying = {key for native in self._watch.in_flight.keys_in_flight(plan, before, list(natives)) for key in natives[native]}
+        if unknown and self._watch.in_flight.read_lag(before).changes:
+            flying |= unknown
+        return flying
+
+    def _natives(self, key: str) -> list[Key]:
+        """The key as the source's outbox holds it, for a row that is not there; nothing when that cannot be known."""
+        engine, forms = self._sides.plan.source_engine, self._sides.key_forms
+        cells = split_image(forms, key)
+        if not all(form in _PLAIN[engine] or not cell.fits for form, cell in zip(forms, cells, strict=True)):
+            return []
+        spell = native_value if engine is Engine.SQLITE else readable
+        return [tuple(spell(form, cell) for form, cell in zip(forms, cells, strict=True))]
+
+    def _texts(self, key: str) -> tuple[str | None, ...]:
+        forms = self._sides.key_forms
+        return tuple(readable(form, cell) for form, cell in zip(forms, split_image(forms, key), strict=True))
+
+
+def _by_key(rows: Iterable[AuditRow]) -> dict[str, list[AuditRow]]:
+    found: dict[str, list[AuditRow]] = defaultdict(list)
+    for row in rows:
+        found[row.key].append(row)
+    return found
+
+
+def _images(rows: Sequence[AuditRow]) -> list[str]:
+    return sorted(row.image for row in rows)

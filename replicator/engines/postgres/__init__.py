@@ -1,0 +1,1 @@
+"""PostgreSQL: capture by triggers, the source's horizon windows, the target's set-based apply, and the installer."""

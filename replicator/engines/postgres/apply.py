@@ -1,0 +1,196 @@
+"""Applies spans of a staged batch to users' tables: net per row, clean ones optimistically, the rest as decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+
+import psycopg
+
+from replicator.engines.postgres.lane import Lane
+from replicator.engines.postgres.parked import ParkedChanges
+from replicator.engines.postgres.session import Session, apply_sql, target_sql
+from replicator.engines.postgres.stage import Stage
+from replicator.errors import RejectedError
+from replicator.model import Conflict, ConflictKind, Decision, Span, TablePlan, TruncatePolicy, Verdict
+
+_CHUNK = 1000
+"""Conflicts held in Python at once: bounds memory when every row conflicts."""
+
+
+class Apply:
+    """The apply steps of one transaction; counts what they did."""
+
+    def __init__(self, session: Session, stage: Stage, parked: ParkedChanges) -> None:
+        self._session = session
+        self._stage = stage
+        self._parked = parked
+        self._loaded: list[tuple[Lane, int]] = []
+        self._move = False
+        self._left = False
+        self._dirty: set[int] = set()
+        self.net = 0
+        self.conflicts = 0
+        self.parked = 0
+
+    def counts(self) -> tuple[int, int, int]:
+        """Counters to put back when a savepoint rolls back."""
+        return self.net, self.conflicts, self.parked
+
+    def restore(self, counts: tuple[int, int, int]) -> None:
+        """Undo counting of a savepoint that rolled back."""
+        self.net, self.conflicts, self.parked = counts
+
+    # --- clean ---
+
+    def clean(self, span: Span) -> None:
+        """Apply every change whose base equals the current row. See ports.Target.apply_clean."""
+        self._left = False
+        self._loaded = []
+        if self._truncate(span):
+            return
+        self._move = self._stage.moves(span)
+        self._load(span)
+        applied = sum(self._session.run(step).rowcount for step in self._steps())
+        self._left = applied != sum(count for _, count in self._loaded)
+        if self._left and self._move and not span.single:
+            raise RejectedError("key updates that build on each other are applied one by one", sqlstate="23000")
+        self.net += applied
+
+    def _truncate(self, span: Span) -> bool:
+        truncated = self._stage.truncates_of(span)
+        for number in truncated:
+            lane = self._session.lane(number)
+            if lane.plan.truncate is TruncatePolicy.PARK:
+                raise RejectedError(
+                    f"TRUNCATE of {lane.plan.source.name} is parked: other sites' rows live in {lane.place} too",
+                    sqlstate="0A000",
+                    hint="delete the rows by hand and skip the change, or set truncate: for the table in the YAML",
+                )
+            if lane.plan.truncate is TruncatePolicy.REPLICATE:
+                self.net += self._session.run(lane.truncate_site).rowcount
+                self._session.run(apply_sql("truncate_ledger"), self._session.link_id, lane.place)
+                self._session.run(target_sql("truncate_parked"), self._session.link_id, lane.place)
+        return bool(truncated)
+
+    def _load(self, span: Span) -> None:
+        """Fill and net the change tables of the span, parents first."""
+        text = self._stage.relations_of(span)
+        for number in self._session.in_order(text | self._stage.row_lanes):
+            lane = self._session.lane(number)
+            if number in self._dirty:
+                self._session.run(lane.empty_change())
+            self._dirty.add(number)
+            self._load_lane(lane, number, span, text=number in text)
+            if self._session.one(lane.has_repeats)[0]:
+                for step in lane.net:
+                    self._session.run(step)
+            self._session.run(lane.simple("net_nothing"))
+            count = self._session.one(lane.simple("count_change"))[0]
+            if count:
+                self._check_fit(lane)
+                self._loaded.append((lane, count))
+
+    def _load_lane(self, lane: Lane, number: int, span: Span, *, text: bool) -> None:
+        ledger = (self._session.link_id, lane.place)
+        if number in self._stage.row_lanes:
+            self._session.run(lane.load_rows, span.low, span.high, *ledger)
+        if text and lane.plan.ledgered:
+            self._session.run(lane.load_states, number, span.low, span.high, *ledger)
+        elif text:
+            self._session.run(lane.load_images, number, span.low, span.high)
+
+    def _check_fit(self, lane: Lane) -> None:
+        row = self._session.run(lane.find_unfit).fetchone() if lane.find_unfit else None
+        if row is not None:
+            raise RejectedError(
+                f"table {lane.place}: {row[1]} without losing something",
+                sqlstate="22003",
+                hint="widen the target column, or exclude it in the topology",
+            )
+
+    def _steps(self) -> Iterator[str]:
+        """Upserts parents first, deletes children first.
+
+        Deletes go ahead of the upserts for tables with other unique keys (a value freed may be taken again in the same
+        batch), else behind them (a child that moves to another parent is not cascaded away with the old one).
+        """
+        lanes = [lane for lane, _ in self._loaded]
+        early = [lane for lane in reversed(lanes) if _deletes_early(lane.plan)]
+        for lane in early:
+            yield lane.apply("delete_clean")
+        for lane in lanes:
+            yield lane.apply("update_clean", move=self._move)
+            yield lane.apply("insert_clean")
+        for lane in reversed(lanes):
+            if lane not in early:
+                yield lane.apply("delete_clean")
+
+    # --- conflicts ---
+
+    def find_conflicts(self) -> Iterator[Conflict]:
+        """What ``clean`` left, streamed through a server-side cursor."""
+        if not self._left:
+            return
+        for lane, _ in self._loaded:
+            with psycopg.RawServerCursor(self._session.connection, "replicator_conflicts") as cursor:
+                cursor.itersize = _CHUNK
+                cursor.execute(lane.find_conflicts.encode())
+                for row in cursor:
+                    yield _conflict(lane, row)
+
+    def decided(self, decisions: Iterable[Decision]) -> None:
+        """Record the decisions and do what they say."""
+        verdicts: set[Verdict] = set()
+        stream = iter(decisions)
+        while chunk := list(islice(stream, _CHUNK)):
+            verdicts |= {decision.verdict for decision in chunk}
+            self._parked.record_decisions(chunk)
+            self.conflicts += len(chunk)
+        for lane, _ in self._loaded:
+            if Verdict.APPLY in verdicts:
+                for name in ("delete_decided", "update_decided", "insert_decided"):
+                    self.net += self._session.run(lane.apply(name, move=self._move), lane.number).rowcount
+            if Verdict.PARK in verdicts:
+                columns = [lane.relation.columns[place] for place in lane.live]
+                self.parked += self._session.run(
+                    lane.park_decided,
+                    self._session.link_id,
+                    lane.place,
+                    columns,
+                    "waits for a decision",
+                    None,
+                    lane.number,
+                ).rowcount
+            if lane.plan.ledgered:
+                self._session.run(lane.record_ledger, self._session.link_id, lane.place, lane.number)
+
+    def check_constraints(self) -> None:
+        """Make deferred constraints speak now, while the span can still be halved."""
+        self._session.run(apply_sql("check_constraints"), prepare=True)
+        self._session.run(apply_sql("defer_constraints"), prepare=True)
+
+
+def _deletes_early(plan: TablePlan) -> bool:
+    return any(not unique.primary and not unique.deferrable for unique in plan.target_shape.uniques)
+
+
+def _conflict(lane: Lane, row: tuple[object, ...]) -> Conflict:
+    order, existed, present, changed_at, key, found, before, after, current = row
+    if not present:
+        kind = ConflictKind.DELETE_DIFFERS
+    elif existed:
+        kind = ConflictKind.UPDATE_DIFFERS if found else ConflictKind.UPDATE_MISSING
+    else:
+        kind = ConflictKind.INSERT_EXISTS
+    assert isinstance(order, int)
+    assert isinstance(changed_at, int)
+    return Conflict(
+        ord=order, relation=lane.number, table=lane.place, key=str(key), kind=kind,
+        before=_image(before), after=_image(after), current=_image(current),
+        changed_at=changed_at, policy=lane.plan.policy,
+    )  # fmt: skip
+
+
+def _image(value: object) -> Mapping[str, object] | None:
+    return value if isinstance(value, dict) else None

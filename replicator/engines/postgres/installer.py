@@ -1,0 +1,237 @@
+"""Meets ports.Installable for PostgreSQL: our schema, functions and triggers, planned as text, put in and taken out."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+import psycopg
+
+from replicator import sqlfiles
+from replicator.engines.postgres import planned
+from replicator.engines.postgres.capture import Capture, function_name, trigger_names
+from replicator.engines.postgres.catalogue import read_inventory, rows
+from replicator.engines.postgres.checks import check_capture, check_database, check_target
+from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
+from replicator.engines.postgres.inspect import Installed, read_installed
+from replicator.errors import RetryableError, SetupError
+from replicator.model import (
+    Catalogue,
+    DatabasePlan,
+    Direction,
+    Finding,
+    LinkName,
+    LinkRecord,
+    PlannedStatement,
+    Position,
+    TablePlan,
+)
+
+_OWN_TRANSACTIONS = re.compile(r"(--[^\n]*\n|\s)*(begin;|do )")
+
+
+class PostgresInstaller:
+    """One PostgreSQL database that our tables and triggers go into.
+
+    Args:
+        url: libpq URL of the database.
+        patience: seconds a statement is tried again while others hold its table. Every try waits two seconds at most,
+            so that the application's statements never queue behind ours for longer.
+    """
+
+    def __init__(self, url: str, *, patience: float = 120.0) -> None:
+        self._url = url
+        self._place = describe(url)
+        self._patience = patience
+        self._opened: PostgresConnection | None = None
+
+    @property
+    def _connection(self) -> PostgresConnection:
+        if self._opened is None or self._opened.closed:
+            self._opened = connect(self._url, application_name="replicator install")
+        return self._opened
+
+    def read_catalogue(self) -> Catalogue:
+        """All user tables with columns, keys, unique and foreign keys; five queries whatever the number of tables."""
+        with translated(self._place):
+            return read_inventory(self._connection).catalogue
+
+    def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:
+        """Everything that keeps this database from being a source (or target), each with the fix."""
+        with translated(self._place):
+            findings = list(check_database(self._place, self._connection, as_source=as_source))
+            if not as_source:
+                return [*findings, *check_target(self._place, self._connection, plans)]
+            findings += check_capture(self._place, self._connection, plans)
+            shared = read_installed(self._connection, "")
+        for topology in shared.topologies:
+            with translated(self._place):
+                installed = read_installed(self._connection, topology)
+            if installed.relations:
+                findings += self._drift(topology, plans, installed)
+        return findings
+
+    def _drift(self, topology: str, plans: Sequence[TablePlan], installed: Installed) -> Iterator[Finding]:
+        for step in self._site_steps(topology, [plan for plan in plans if _capturable(plan)], installed):
+            message = f"not as planned for topology {topology}: {step.purpose}"
+            yield Finding(self._place, step.object, False, message, "run: replicator install", warning=True)
+
+    def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
+        """What is missing or drifted for capturing these tables.
+
+        Raises SetupError for a table that cannot be captured, or when a migration that ran here was edited.
+        """
+        for plan in plans:
+            if not _capturable(plan):
+                raise SetupError(f"{self._place}: table {plan.source.name} cannot be captured", hint="run: replicator check")
+        with translated(self._place):
+            installed = read_installed(self._connection, topology)
+        wanted = {plan.source.name for plan in plans}
+        left = sorted({record.table for record in installed.relations if not record.retired} - wanted)
+        steps = list(self._site_steps(topology, plans, installed))
+        return planned.database_plan(self._place, steps, [f"triggers on {table}" for table in left])
+
+    def _site_steps(self, topology: str, plans: Sequence[TablePlan], installed: Installed) -> Iterator[PlannedStatement]:
+        yield from self._our_steps(installed)
+        for name, arguments, body, mark in planned.shared_functions():
+            if installed.functions.get(name) != mark:
+                yield planned.create_function(name, arguments, body, mark, f"write function {name}")
+        for capture in installed.captures(topology, plans):
+            yield from _capture_steps(capture, installed)
+
+    def _our_steps(self, installed: Installed) -> Iterator[PlannedStatement]:
+        for number, name, mark in planned.migrations():
+            ran = installed.migrations.get(number)
+            if ran is None:
+                yield planned.migrate(number, name, mark)
+            elif ran != mark:
+                raise SetupError(
+                    f"{self._place}: migration {name} is not the one that ran here",
+                    hint="install the version of replicator this database was installed with, or uninstall first",
+                )
+        if not installed.has_identity:
+            yield planned.create_identity()
+
+    def plan_centre(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
+        """Our tables, and the target tables that are not there yet, parents first, foreign keys last."""
+        with translated(self._place):
+            installed = read_installed(self._connection, topology)
+        existing = frozenset(installed.inventory.catalogue.tables)
+        shapes = {plan.target: plan.target_shape for plan in plans}
+        steps = [*self._our_steps(installed), *planned.create_tables(list(shapes.values()), existing)]
+        return planned.database_plan(self._place, steps)
+
+    def install(self, plan: DatabasePlan) -> None:
+        """Run a plan. Each object is one short transaction; what stands already stays when a later one fails.
+
+        Raises RetryableError when a table stays locked by others, or another install is at work.
+        """
+        if not plan.statements:
+            return
+        with translated(self._place):
+            ((mine,),) = rows(self._connection, "install", "install_lock")
+        if not mine:
+            raise RetryableError(f"{self._place}: another install is at work", hint="wait for it to end")
+        try:
+            for step in plan.statements:
+                self._run(step)
+        finally:
+            self.close()
+
+    def _run(self, step: PlannedStatement) -> None:
+        """One statement; locks held by others are waited for in short tries, with pauses that let their queue through."""
+        deadline = time.monotonic() + self._patience
+        pause = 0.1
+        while True:
+            try:
+                with translated(f"{self._place}: {step.purpose}"):
+                    self._execute(step.sql)
+                return
+            except RetryableError as error:
+                busy = isinstance(error.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
+                if not busy or time.monotonic() > deadline:
+                    raise
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, 5.0)
+
+    def _execute(self, sql: str) -> None:
+        connection = self._connection
+        if not _OWN_TRANSACTIONS.match(sql):
+            timeout = sqlfiles.statement("sql/postgres/session.sql", "set_lock_timeout")
+            with connection.transaction():
+                connection.execute(timeout.encode(), ("2000",))
+                connection.execute(sql.encode(), prepare=False)
+            return
+        try:
+            connection.execute(sql.encode(), prepare=False)
+        except psycopg.Error:
+            if not connection.closed:
+                connection.rollback()
+            raise
+
+    def plan_uninstall(self, topology: str) -> DatabasePlan:
+        """What removes all of a topology's objects, triggers first; our schema too when no other topology uses it."""
+        with translated(self._place):
+            installed = read_installed(self._connection, topology)
+        tables = sorted({record.table for record in installed.relations})
+        names = [function_name(topology, table) for table in tables]
+        last = not set(installed.topologies) - {topology}
+        if last:
+            names += [name for name in installed.functions if name.startswith("capture_") and name not in names]
+        steps = [planned.drop_function(name) for name in names if name in installed.functions and name != "capture_by_name"]
+        if last and installed.has_schema:
+            steps.append(planned.drop_schema())
+        elif topology in installed.topologies:
+            steps.append(planned.forget_topology(topology))
+        return planned.database_plan(self._place, steps)
+
+    def list_objects(self) -> Sequence[str]:
+        """Every object of ours in the database: empty proves that nothing is left."""
+        with translated(self._place):
+            return [str(row[0]) for row in rows(self._connection, "install", "list_objects")]
+
+    def list_links(self, topology: str) -> Sequence[LinkRecord]:
+        """Links recorded here (targets only)."""
+        with translated(self._place):
+            if not rows(self._connection, "install", "our_schema")[0][0]:
+                return []
+            found = rows(self._connection, "install", "list_links", topology)
+        return [_link_record(row) for row in found]
+
+    def close(self) -> None:
+        """Release the connection. Repeatable."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+def _capturable(plan: TablePlan) -> bool:
+    return bool(plan.key) and plan.source.kind != "foreign"
+
+
+def _capture_steps(capture: Capture, installed: Installed) -> Iterator[PlannedStatement]:
+    record = installed.record(capture)
+    if record is None or record.retired:
+        yield planned.add_relation(capture)
+    if installed.functions.get(capture.function) != capture.fingerprint:
+        yield planned.create_capture(capture)
+    present = installed.own_triggers(capture)
+    if tuple(sorted(present, key=lambda trigger: trigger.name)) != capture.triggers():
+        names = set(trigger_names(capture.topology).values())
+        found = installed.triggers.get(capture.plan.source.name, ())
+        yield planned.create_triggers(capture, sorted({t.name for t in (*present, *found) if t.name in names}))
+    if record is None or record.retired or not record.loaded or not present:
+        yield planned.capture_existing(capture)
+
+
+def _link_record(row: tuple[object, ...]) -> LinkRecord:
+    topology, site, direction, position, identity, *numbers = row
+    recorded_at, changes, conflicts, parked, skew_us, newest = (int(re.sub(r"\..*", "", str(n))) for n in numbers)
+    return LinkRecord(
+        link=LinkName(str(topology), str(site), Direction(str(direction))),
+        position=None if position is None else Position(str(position)), source_identity=str(identity),
+        recorded_at=recorded_at, changes=changes, conflicts=conflicts, parked=parked, skew_us=skew_us,
+        newest_changed_at=newest,
+    )  # fmt: skip

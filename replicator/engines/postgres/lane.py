@@ -1,0 +1,309 @@
+"""One relation's way through a PostgreSQL target: its temporary tables and its rendered statements.
+
+A lane belongs to one relation version and one table plan; statements are templates of ``sql/postgres/apply.sql``.
+Values are numbered by their place in the relation: ``v2`` staged, ``b2`` before, ``a2`` after, ``k0`` key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from replicator.model import ColumnPlan, Relation, TablePlan
+from replicator.sqlfiles import literal, quote, quoted, render, statement
+
+_FILE = "sql/postgres/apply.sql"
+
+
+class Lane:
+    """Renders the statements of one relation against one plan. Pure text: it never talks to the database.
+
+    Args:
+        number: unique within the session; names the lane's temporary tables.
+        relation: what the places of the images mean.
+        plan: where the values go. Columns of the relation that the plan does not name are parsed as text and left.
+    """
+
+    def __init__(self, number: int, relation: Relation, plan: TablePlan) -> None:
+        self.number = number
+        self.relation = relation
+        self.plan = plan
+        by_source = {column.source: column for column in plan.columns}
+        self.columns: tuple[ColumnPlan | None, ...] = tuple(by_source.get(name) for name in relation.columns)
+        self.live = tuple(place for place, column in enumerate(self.columns) if column is not None)
+        self.key = tuple(relation.columns.index(name) for name in plan.key)
+        self.image = f"replicator_image_{number}"
+        self.text = f"replicator_text_{number}"
+        self.rows = f"replicator_rows_{number}"
+        self.change = f"replicator_change_{number}"
+
+    @property
+    def place(self) -> str:
+        """The target table as the bookkeeping names it."""
+        return str(self.plan.target)
+
+    # --- tables ---
+
+    def create(self) -> Sequence[str]:
+        """Statements that make the lane's temporary tables, once per session."""
+        return [
+            self._render("create_image", columns=", ".join(f"v{i} {self._staging(i)}" for i in self._places)),
+            self._render("create_text", columns=", ".join(f"v{i} text" for i in self._places)),
+            self._render("create_rows", columns=", ".join(f"v{i} {self._staging(i)}" for i in self._places)),
+            self._render("create_change", columns=self._change_columns),
+        ]
+
+    @cached_property
+    def copy_rows(self) -> str:
+        """COPY of a row block."""
+        return self._render("copy_rows", columns=self._list("v", self._places))
+
+    # --- stage → change ---
+
+    @cached_property
+    def load_images(self) -> str:
+        """Text lane with before images. Parameters: relation, low, high."""
+        key = ", ".join(_piece("first_of", values=f"(s.b).v{i}, (s.a).v{i}") for i in self.key)
+        before, after = self._list("(s.b).v", self.live), self._list("(s.a).v", self.live)
+        return self._render("load_images", columns=self._loaded, values=f"{key}, {before}, {after}")
+
+    @cached_property
+    def load_states(self) -> str:
+        """Text lane without before images. Parameters: relation, low, high, link, ledger relation."""
+        values = self._list("(s.a).v", self.live)
+        key = self._list("(s.a).v", self.key)
+        return self._render(
+            "load_states",
+            columns=self._loaded,
+            values=f"{key}, {values}, {values}",
+            key=self._texts("(s.a).v", self.key),
+        )
+
+    @cached_property
+    def load_rows(self) -> str:
+        """Typed lane. Parameters: low, high, link, ledger relation."""
+        values = self._list("s.v", self.live)
+        key = self._list("s.v", self.key)
+        return self._render(
+            "load_rows", columns=self._loaded, values=f"{key}, {values}, {values}", key=self._texts("s.v", self.key)
+        )
+
+    @cached_property
+    def has_repeats(self) -> str:
+        """Whether a row changed more than once in the span."""
+        return self._render("has_repeats", key=self._keys())
+
+    @cached_property
+    def net(self) -> Sequence[str]:
+        """Statements that leave one net change per row."""
+        same = " and ".join(f"c.k{n} = d.k{n}" for n in range(len(self.key)))
+        before = ", ".join(f"b{i} = f.b{i}" for i in self.live)
+        return [
+            self._render("net_first", set_before=before, key=self._keys(), key_again=self._keys()),
+            self._render("net_last", key=self._keys(), key_again=self._keys(), same_key=same),
+        ]
+
+    @cached_property
+    def find_unfit(self) -> str:
+        """A row whose value the target column would round or cut; empty when no column can."""
+        tests, cases = [], []
+        for i in self.live:
+            column = self._plan_column(i)
+            if self._is_staged_wider(column):
+                test = _piece("unfit", value=f"c.a{i}", type=column.target_type)
+                words = literal(f"column {column.target} ({column.target_type}) cannot hold ")
+                tests.append(f"({test})")
+                cases.append(_piece("unfit_words", unfit=test, words=words, value=f"c.a{i}"))
+        if not tests:
+            return ""
+        which = _piece("first_of", values=", ".join(cases))
+        return self._render("find_unfit", unfit=" or ".join(tests), which=which)
+
+    # --- change → table ---
+
+    def apply(self, name: str, *, move: bool = False) -> str:
+        """A ``*_clean`` or ``*_decided`` statement; ``move`` sets key columns too and ``arrive`` looks at the new key."""
+        pairs = [*self.plan.constants, *((self._plan_column(i).target, f"c.a{i}") for i in self.live)]
+        columns = quoted([column for column, _ in pairs])
+        constants = [literal(value) for _, value in self.plan.constants]
+        return self._render(
+            name,
+            same_row=self._same_row("c.k"),
+            unchanged=self._unchanged,
+            set=self._set(move),
+            columns=columns,
+            arbiter=quoted(self.plan.target_key),
+            values=", ".join([*constants, *(f"c.a{i}" for i in self.live)]),
+        )
+
+    @cached_property
+    def find_conflicts(self) -> str:
+        """What is neither applied nor already there."""
+        targets = [self._plan_column(i).target for i in self.live]
+        return self._render(
+            "find_conflicts",
+            key=self._key_value("c.k"),
+            t_present=_piece("is_there", value=f"t.{quote(self._plan_column(self.key[0]).target)}"),
+            has_before="false" if self.plan.ledgered else "c.existed",
+            names=_piece("texts", values=", ".join(literal(name) for name in targets)),
+            before=self._texts("c.b", self.live),
+            after=self._texts("c.a", self.live),
+            current=", ".join(_text(f"t.{quote(name)}") for name in targets),
+            t_values=self._target_values,
+            c_after=self._list("c.a", self.live),
+            same_row=self._same_row("c.k"),
+        )
+
+    @cached_property
+    def park_decided(self) -> str:
+        """Moves decided changes to the parked ones. Parameters: link, table, columns, cause, position, relation number."""
+        before, after = self._texts("c.b", self.live), self._texts("c.a", self.live)
+        return self._render("park_decided", key=self._change_key_text, before=before, after=after)
+
+    @cached_property
+    def record_ledger(self) -> str:
+        """Writes what the site now believes. Parameters: link, ledger relation, relation number."""
+        return self._render("record_ledger", key=self._change_key_text, after=self._list("c.a", self.live))
+
+    @cached_property
+    def truncate_site(self) -> str:
+        """Removes this site's rows."""
+        return self._render("truncate_site", own_rows=" and ".join(self._own_rows) or "true")
+
+    def empty_change(self) -> str:
+        """Empties the change table between two spans of one batch."""
+        return self._render("empty_change")
+
+    def simple(self, name: str) -> str:
+        """A statement that needs no column list."""
+        return self._render(name)
+
+    # --- parked ---
+
+    @cached_property
+    def hold_stage(self) -> str:
+        """Parameters: relation number, link, relation, columns, position."""
+        return render(
+            statement("sql/postgres/target.sql", "hold_stage"),
+            identifiers={"text": self.text},
+            fragments={"key": self._list("(x.k).v", self.key), "after_key": self._list("(x.a).v", self.key)},
+        )
+
+    @cached_property
+    def hold_rows(self) -> str:
+        """Parameters: link, table, columns, position."""
+        return render(
+            statement("sql/postgres/target.sql", "hold_rows"),
+            identifiers={"rows": self.rows},
+            fragments={
+                "key": self._texts("s.v", self.key),
+                "held_key": self._texts("v", self.key),
+                "values": self._texts("v", self._places),
+            },
+        )
+
+    @cached_property
+    def staged_row(self) -> str:
+        """One typed row as a record literal. Parameter: ordinal."""
+        return render(
+            statement("sql/postgres/target.sql", "staged_row"),
+            identifiers={"rows": self.rows},
+            fragments={"values": self._texts("s.v", self._places)},
+        )
+
+    # --- pieces ---
+
+    @property
+    def _places(self) -> range:
+        return range(len(self.columns))
+
+    def _plan_column(self, place: int) -> ColumnPlan:
+        column = self.columns[place]
+        assert column is not None
+        return column
+
+    def _staging(self, place: int) -> str:
+        column = self.columns[place]
+        return "text" if column is None else column.staging_type or column.target_type
+
+    @property
+    def _change_columns(self) -> str:
+        keys = [f"k{n} {self._staging(i)}" for n, i in enumerate(self.key)]
+        images = [f"{side}{i} {self._staging(i)}" for side in "ba" for i in self.live]
+        return ", ".join(keys + images)
+
+    @property
+    def _loaded(self) -> str:
+        return f"{self._keys()}, {self._list('b', self.live)}, {self._list('a', self.live)}"
+
+    def _keys(self) -> str:
+        return ", ".join(f"k{n}" for n in range(len(self.key)))
+
+    @staticmethod
+    def _list(prefix: str, places: Sequence[int]) -> str:
+        return ", ".join(f"{prefix}{i}" for i in places)
+
+    @staticmethod
+    def _texts(prefix: str, places: Sequence[int]) -> str:
+        return ", ".join(_text(f"{prefix}{i}") for i in places)
+
+    def _key_value(self, prefix: str) -> str:
+        constants = [_text(literal(value)) for _, value in self.plan.constants]
+        return ", ".join([*constants, *(f"{prefix}{n}" for n in range(len(self.key)))])
+
+    @property
+    def _change_key_text(self) -> str:
+        """Fields of a bookkeeping key; constants are the same for the whole link and left out."""
+        return self._texts("c.k", range(len(self.key)))
+
+    @property
+    def _own_rows(self) -> list[str]:
+        return [_piece("equals", left=f"t.{quote(name)}", right=literal(value)) for name, value in self.plan.constants]
+
+    def _same_row(self, prefix: str) -> str:
+        columns = [f"t.{quote(self._plan_column(i).target)}" for i in self.key]
+        keys = [_piece("equals", left=column, right=f"{prefix}{n}") for n, column in enumerate(columns)]
+        return " and ".join(self._own_rows + keys)
+
+    @property
+    def _target_values(self) -> str:
+        values = []
+        for i in self.live:
+            column = self._plan_column(i)
+            value = f"t.{quote(column.target)}"
+            wider = self._is_staged_wider(column)
+            values.append(_piece("as_type", value=value, type=column.staging_type) if wider else value)
+        return ", ".join(values)
+
+    @staticmethod
+    def _is_staged_wider(column: ColumnPlan) -> bool:
+        return bool(column.staging_type) and column.staging_type != column.target_type
+
+    @property
+    def _unchanged(self) -> str:
+        if self.plan.ledgered:
+            return _piece("same_checksum", current=self._target_values)
+        return _piece("same_image", current=self._target_values, base=self._list("c.b", self.live))
+
+    def _set(self, move: bool) -> str:
+        plain = [i for i in self.live if move or i not in self.key]
+        return ", ".join(f"{quote(self._plan_column(i).target)} = c.a{i}" for i in plain or self.key)
+
+    def _render(self, name: str, **fragments: str) -> str:
+        target = self.plan.target
+        return render(
+            statement(_FILE, name),
+            identifiers={
+                "image": self.image, "text": self.text, "rows": self.rows, "change": self.change,
+                "schema": target.schema, "table": target.name,
+            },
+            fragments=fragments,
+        )  # fmt: skip
+
+
+def _piece(name: str, **fragments: str) -> str:
+    return render(statement("sql/postgres/pieces.sql", name), fragments=fragments)
+
+
+def _text(value: str) -> str:
+    return _piece("as_text", value=value)

@@ -1,0 +1,194 @@
+"""The statements an install or uninstall consists of, as text that also runs by hand in psql. Pure: no connection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from replicator import sqlfiles
+from replicator.engines.postgres.capture import (
+    SETTINGS,
+    Capture,
+    checksum,
+    relation_fingerprint,
+    render_body,
+    render_triggers,
+)
+from replicator.model import DatabasePlan, Engine, ForeignKeyShape, PlannedStatement, TableName, TableShape
+from replicator.sqlfiles import literal, quote, quoted
+
+_SQL = "sql/postgres/install.sql"
+_MIGRATIONS = "sql/postgres/migrations"
+_FUNCTIONS = "sql/postgres/functions"
+_ARGUMENTS = re.compile(r"create or replace function replicator\.(\w+)\(([^)]*)\)")
+
+
+def migrations() -> Iterable[tuple[int, str, str]]:
+    """Number, file name and checksum of every migration, in order."""
+    for name in sqlfiles.names(_MIGRATIONS):
+        yield int(name.split("_", 1)[0]), name, checksum(sqlfiles.text(f"{_MIGRATIONS}/{name}"))
+
+
+def migrate(number: int, name: str, mark: str) -> PlannedStatement:
+    """Runs one migration and records it, in one transaction."""
+    body = sqlfiles.text(f"{_MIGRATIONS}/{name}").strip()
+    values = {"body": body, "number": str(number), "name": literal(name), "checksum": literal(mark)}
+    return PlannedStatement(f"create our tables ({name})", _render("migrate", values), f"migration {number}")
+
+
+def create_identity() -> PlannedStatement:
+    """Gives the database an identity unless it has one."""
+    return PlannedStatement("name this database", _render("create_identity"), "replicator.identity")
+
+
+def shared_functions() -> Iterable[tuple[str, str, str, str]]:
+    """Name, argument list, text and fingerprint of each function that is the same in every database."""
+    for file in sqlfiles.names(_FUNCTIONS):
+        text = sqlfiles.text(f"{_FUNCTIONS}/{file}").strip()
+        match = _ARGUMENTS.search(text)
+        if match is not None:
+            yield match.group(1), match.group(2), text, checksum(text)
+
+
+def create_function(name: str, arguments: str, body: str, mark: str, purpose: str) -> PlannedStatement:
+    """Creates or replaces a function and stores its fingerprint in its comment, in one transaction."""
+    fragments = {"body": body, "arguments": arguments, "comment": literal(f"replicator {mark}")}
+    return PlannedStatement(purpose, _render("create_function", fragments, function=name), f"replicator.{name}")
+
+
+def create_capture(capture: Capture) -> PlannedStatement:
+    """The capture function of one table."""
+    purpose = f"write what captures {capture.plan.source.name}"
+    return create_function(capture.function, "", capture.body.strip(), capture.fingerprint, purpose)
+
+
+def create_triggers(capture: Capture, drops: Sequence[str]) -> PlannedStatement:
+    """The triggers of one table, those called ``drops`` dropped first, in one transaction."""
+    table = capture.plan.source.name
+    return PlannedStatement(f"capture changes of {table}", render_triggers(capture, drops), f"triggers on {table}")
+
+
+def add_relation(capture: Capture) -> PlannedStatement:
+    """Puts the table's present version on record and retires the others."""
+    plan = capture.plan
+    fragments = {
+        "id": str(capture.relation),
+        "topology": literal(capture.topology),
+        "schema": literal(plan.source.name.schema),
+        "table": literal(plan.source.name.name),
+        "columns": ", ".join(literal(column.source) for column in plan.columns),
+        "key": ", ".join(literal(name) for name in plan.key),
+        "fingerprint": literal(relation_fingerprint(plan)),
+    }
+    purpose = f"record the columns of {plan.source.name}"
+    return PlannedStatement(purpose, _render("add_relation", fragments), f"relation {capture.relation}")
+
+
+def capture_existing(capture: Capture) -> PlannedStatement:
+    """Puts the rows a table has already into the outbox."""
+    plan = capture.plan
+    fragments = {
+        "settings": ", ".join(f"({literal(name)}, {literal(value)})" for name, value in SETTINGS.items()),
+        "columns": quoted([column.source for column in plan.columns], "t."),
+        "key": quoted(plan.key, "t."),
+        "key_fields": ", ".join(f"t.{quote(name)} as k{place}" for place, name in enumerate(plan.key)),
+        "last": ", ".join(f"last.k{place}" for place in range(len(plan.key))),
+        "filter": quote("t").join(plan.where.postgres) if plan.where else "true",
+        "only": "only" if plan.source.kind == "inherited" else "",
+        "relation": str(capture.relation),
+    }
+    name = plan.source.name
+    template = sqlfiles.statement(_SQL, "capture_existing")
+    text = render_body(template, "existing", {"schema": name.schema, "table": name.name}, fragments) + ";"
+    return PlannedStatement(f"capture the rows {name} has already", text, f"rows of {name}")
+
+
+def create_tables(shapes: Sequence[TableShape], existing: frozenset[TableName]) -> list[PlannedStatement]:
+    """Creates tables, parents first, then their foreign keys (so that circles are no trouble)."""
+    missing = {shape.name: shape for shape in shapes if shape.name not in existing}
+    ordered = _parents_first(missing)
+    made = [
+        PlannedStatement(f"create schema {schema}", _render("create_schema", schema=schema), f"schema {schema}")
+        for schema in sorted({name.schema for name in missing} - {name.schema for name in existing} - {"public"})
+    ]
+    made += [PlannedStatement(f"create table {shape.name}", _create_table(shape), str(shape.name)) for shape in ordered]
+    known = existing | missing.keys()
+    return made + [_add_foreign_key(s, key) for s in ordered for key in s.foreign_keys if key.parent in known]
+
+
+def drop_function(name: str) -> PlannedStatement:
+    """Drops one of our functions with the triggers that call it."""
+    text = _render("drop_function", function=name)
+    return PlannedStatement("stop capturing, remove triggers", text, f"replicator.{name}")
+
+
+def forget_topology(topology: str) -> PlannedStatement:
+    """Removes a topology's rows from our tables."""
+    text = _render("forget_topology", {"topology": literal(topology)})
+    return PlannedStatement(f"forget topology {topology}", text, f"topology {topology}")
+
+
+def drop_schema() -> PlannedStatement:
+    """Removes everything of ours."""
+    return PlannedStatement("remove our schema", _render("drop_schema"), "schema replicator")
+
+
+def database_plan(place: str, statements: Sequence[PlannedStatement], leftovers: Sequence[str] = ()) -> DatabasePlan:
+    """The statements as a plan with its fingerprint."""
+    mark = checksum("\0".join(statement.sql for statement in statements)) if statements else ""
+    return DatabasePlan(place, Engine.POSTGRES, tuple(statements), mark, tuple(leftovers))
+
+
+def _create_table(shape: TableShape) -> str:
+    parts = [_column(shape, place) for place in range(len(shape.columns))]
+    if shape.key:
+        parts.append(_part("primary_key", {"columns": quoted(shape.key)}))
+    for unique in shape.uniques:
+        if unique.exact and not unique.primary:
+            parts.append(_part("unique", {"columns": quoted(unique.columns)}, name=unique.name))
+    fragments = {"parts": "\n    " + ",\n    ".join(parts) + "\n"}
+    return _render("create_table", fragments, schema=shape.name.schema, table=shape.name.name)
+
+
+def _column(shape: TableShape, place: int) -> str:
+    column = shape.columns[place]
+    fragments = {
+        "type": column.type,
+        "collation": f"collate {column.collation}" if column.collation else "",
+        "not_null": "not null" if column.not_null else "",
+    }
+    return " ".join(_part("column", fragments, column=column.name).split("  ")).rstrip()
+
+
+def _part(name: str, fragments: dict[str, str], /, **identifiers: str) -> str:
+    """The clause behind ``add`` or ``add column`` of a template that had to be a whole statement to be valid SQL."""
+    template = re.sub(r"^alter table x add (column )?", "", sqlfiles.statement(_SQL, name))
+    return sqlfiles.render(template, identifiers=identifiers, fragments=fragments)
+
+
+def _add_foreign_key(shape: TableShape, key: ForeignKeyShape) -> PlannedStatement:
+    fragments = {
+        "columns": quoted(key.columns),
+        "parent_columns": quoted(key.parent_columns),
+        "on_delete": key.on_delete,
+        "on_update": key.on_update,
+    }
+    text = _render(
+        "foreign_key", fragments, name=key.name, schema=shape.name.schema, table=shape.name.name,
+        parent_schema=key.parent.schema, parent=key.parent.name,
+    )  # fmt: skip
+    return PlannedStatement(f"tie {shape.name} to {key.parent}", text, f"{key.name} on {shape.name}")
+
+
+def _parents_first(shapes: dict[TableName, TableShape]) -> list[TableShape]:
+    """Shapes in an order of creation; in circles any order (foreign keys are added afterwards)."""
+    graph = {name: {key.parent for key in shapes[name].foreign_keys} & shapes.keys() - {name} for name in sorted(shapes)}
+    try:
+        return [shapes[name] for name in TopologicalSorter(graph).static_order()]
+    except CycleError:
+        return [shapes[name] for name in sorted(shapes)]
+
+
+def _render(name: str, fragments: dict[str, str] | None = None, /, **identifiers: str) -> str:
+    return sqlfiles.render(sqlfiles.statement(_SQL, name), identifiers=identifiers, fragments=fragments) + ";"

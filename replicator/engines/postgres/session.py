@@ -1,0 +1,139 @@
+"""A link's session at a PostgreSQL target: connection, lease, transactions, and the lanes whose temporary tables live in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
+from replicator.engines.postgres.lane import Lane
+from replicator.errors import BatchError, LeaseError, SetupError
+from replicator.model import LinkName, Position, Relation, TableName, TablePlan
+from replicator.sqlfiles import statement
+
+
+def target_sql(name: str) -> str:
+    """A statement of the bookkeeping file."""
+    return statement("sql/postgres/target.sql", name)
+
+
+def apply_sql(name: str) -> str:
+    """A statement of the apply file that needs no rendering."""
+    return statement("sql/postgres/apply.sql", name)
+
+
+class Session:
+    """Opens on first use and again after a loss; everything bound to the connection starts anew with it."""
+
+    def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan]) -> None:
+        self.link = link
+        self.place = describe(url)
+        self.link_id = 0
+        self._url = url
+        self._plans: Mapping[TableName, TablePlan] = {plan.source.name: plan for plan in plans}
+        self._order = {plan.source.name: place for place, plan in enumerate(plans)}
+        self._connection: PostgresConnection | None = None
+        self._leased = False
+        self._lanes: dict[int, Lane] = {}
+        self._new_lanes: list[int] = []
+
+    @property
+    def connection(self) -> PostgresConnection:
+        """The open connection."""
+        if self._connection is None or self._connection.closed:
+            self._lanes, self._new_lanes, self._leased = {}, [], False
+            name = f"replicator {self.link.topology} {self.link.site}"
+            self._connection = connect(self._url, application_name=name)
+            with translated(self.place):
+                # Users' triggers at the target expect their own search path; ours is spelled out in every statement.
+                self.run(statement("sql/postgres/session.sql", "settle_target"))
+                self.run(apply_sql("create_stage"))
+                self.run(apply_sql("create_decision"))
+                self.run(target_sql("ensure_link"), self.link.topology, self.link.site, self.link.direction)
+                self.link_id = self.read_link()[0]
+        return self._connection
+
+    def run(self, sql: str, *parameters: object, prepare: bool = False) -> psycopg.Cursor[TupleRow]:
+        """One statement. Set-based ones are never prepared: a cached plan would not know how much is staged."""
+        return self.connection.execute(sql.encode(), parameters or None, prepare=prepare)
+
+    def one(self, sql: str, *parameters: object, prepare: bool = False) -> TupleRow:
+        """The only row of a statement that always gives one."""
+        (row,) = self.run(sql, *parameters, prepare=prepare).fetchall()
+        return row
+
+    def read_link(self) -> tuple[int, Position | None, str]:
+        """Our number for the link, its position, and the identity of the database that fed it."""
+        row = self.run(
+            target_sql("read_link"), self.link.topology, self.link.site, self.link.direction, prepare=True
+        ).fetchone()
+        if row is None:
+            raise SetupError(f"{self.place}: link {self.link} vanished", hint="run: replicator install")
+        return row[0], None if row[1] is None else Position(row[1]), row[2]
+
+    def take_lease(self) -> None:
+        """See ports.Target: a session-level advisory lock, so that it ends with the session, however that ends."""
+        with translated(self.place):
+            self.read_link()  # opens the connection; a lost one took the lease with it
+            if self._leased or self.one(target_sql("take_lease"), self.link_id)[0]:
+                self._leased = True
+                return
+            holder = self.run(target_sql("lease_holder"), self.link_id).fetchone()
+        who = f"pid {holder[0]} ({holder[1]}) from {holder[2]}" if holder else "a session that has just ended"
+        raise LeaseError(
+            f"{self.place}: link {self.link} is held by {who}", hint="stop the other replicator, or let it work"
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One transaction announced as this site's; lanes opened in it are forgotten when it rolls back."""
+        self._new_lanes = []
+        try:
+            with translated(self.place), self.connection.transaction():
+                self.run(apply_sql("announce_origin"), self.link.site, prepare=True)
+                self.run(apply_sql("defer_constraints"), prepare=True)
+                yield
+        except BaseException:
+            for number in self._new_lanes:
+                self._lanes.pop(number, None)
+            raise
+
+    def lane(self, number: int, relations: Mapping[int, Relation] | None = None) -> Lane:
+        """The lane of a relation; opened on first use from ``relations``.
+
+        Raises BatchError when the relation or its table is not of this topology.
+        """
+        lane = self._lanes.get(number)
+        relation = relations.get(number) if relations else None
+        if lane is not None and (relation is None or relation == lane.relation):
+            return lane
+        plan = self._plans.get(relation.table) if relation else None
+        if relation is None or plan is None:
+            what = f"table {relation.table}" if relation else f"relation {number}"
+            raise BatchError(
+                f"link {self.link}: the outbox holds changes of {what}, which the topology does not name",
+                hint="name the table in the YAML again, or run: replicator plan",
+            )
+        lane = Lane(max((lane.number for lane in self._lanes.values()), default=0) + 1, relation, plan)
+        for create in lane.create():
+            self.run(create)
+        self._lanes[number] = lane
+        self._new_lanes.append(number)
+        return lane
+
+    def in_order(self, numbers: set[int]) -> list[int]:
+        """Relation numbers, parents before children."""
+        return sorted(numbers, key=lambda number: self._order[self._lanes[number].plan.source.name])
+
+    def plan_of(self, target: str) -> TablePlan | None:
+        """The plan that feeds a target table, as the bookkeeping names it."""
+        return next((plan for plan in self._plans.values() if str(plan.target) == target), None)
+
+    def close(self) -> None:
+        """Release the connection and the lease."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,162 @@
+"""Brings a batch beside the data of a PostgreSQL target and cuts it into spans.
+
+Two ways in: record literals of a PostgreSQL source are copied as raw bytes (text lane); rows of a source without
+literals are copied typed, one table per relation (typed lane). Rows that need care join the text lane value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import psycopg
+
+from replicator.engines.postgres.lane import Lane
+from replicator.engines.postgres.parked import ParkedChanges, Staged
+from replicator.engines.postgres.session import Session, apply_sql
+from replicator.engines.postgres.values import to_record
+from replicator.errors import BatchError, RejectedError
+from replicator.model import Relation, Span
+from replicator.ports import Batch, OutboxBlock, RowBlock
+from replicator.sqlfiles import render
+
+
+class Stage:
+    """The staged batch of one transaction."""
+
+    def __init__(self, session: Session, parked: ParkedChanges) -> None:
+        self._session = session
+        self._parked = parked
+        self.text_lanes: set[int] = set()
+        self.row_lanes: set[int] = set()
+        self.changes = 0
+        self.parked = 0
+        self.newest_changed_at = 0
+        self._extent = (0, 0, 0)
+        self._barriers = False
+
+    # --- in ---
+
+    def fill(self, batch: Batch) -> None:
+        """Copy all blocks in, then set aside changes that wait behind parked ones."""
+        for block in batch.blocks():
+            if isinstance(block, OutboxBlock):
+                self._copy_literals(block)
+            else:
+                self._copy_rows(batch.relations, block)
+        self._measure(batch.relations)
+        self._hold_behind_parked()
+
+    def fill_parked(self, number: int, relation: Relation, change: Staged) -> None:
+        """Stage one change that was parked, as the only one of the batch."""
+        self._session.lane(number, {number: relation})
+        self._parked.stage(number, change)
+        self._measure({})
+
+    def _copy_literals(self, block: OutboxBlock) -> None:
+        with self._session.connection.cursor() as cursor, cursor.copy(apply_sql("copy_stage").encode()) as copy:
+            for chunk in block.chunks:
+                copy.write(chunk)
+
+    def _copy_rows(self, relations: Mapping[int, Relation], block: RowBlock) -> None:
+        """Fitting rows go in typed; when the database refuses one after all, the whole block takes the careful way."""
+        lane = self._session.lane(block.relation, relations)
+        self.row_lanes.add(block.relation)
+        careful = list(block.odd)
+        connection = self._session.connection
+        if block.rows:
+            try:
+                with connection.transaction(), connection.cursor().copy(lane.copy_rows.encode()) as copy:
+                    for row in block.rows:
+                        copy.write_row(row)
+            except psycopg.DataError:
+                careful.extend(block.rows)
+        if careful:
+            self._copy_carefully(lane, block.relation, careful)
+
+    def _copy_carefully(self, lane: Lane, number: int, rows: Sequence[tuple[object, ...]]) -> None:
+        """Each value is looked at; a row with one that cannot be the target's value is parked with its reason."""
+        fitting: list[tuple[object, ...]] = []
+        for order, op, changed_at, *values in rows:
+            image, reason = to_record(values, lane.columns)
+            when = changed_at if isinstance(changed_at, int) else 0
+            if reason:
+                change = Staged(lane.place, str(op), when, lane.relation.columns, None, image)
+                self._parked.add(change, self._parked.key_of(lane, change), RejectedError(reason, sqlstate="22000"))
+                self.parked += 1
+            else:
+                fitting.append((order, number, op, when, None, image))
+        with self._session.connection.cursor() as cursor, cursor.copy(apply_sql("copy_stage").encode()) as copy:
+            for row in fitting:
+                copy.write_row(row)
+
+    def _measure(self, relations: Mapping[int, Relation]) -> None:
+        *extent, numbers, self._barriers = self._session.one(apply_sql("stage_extent"))
+        extents = [tuple(extent)]
+        self.text_lanes = set(numbers)
+        for number in numbers:
+            self._session.lane(number, relations or None)
+        for number in self.row_lanes:
+            extents.append(self._session.one(self._session.lane(number).simple("rows_extent")))
+        filled = [extent for extent in extents if extent[2]] or [(0, 0, 0, 0)]
+        self._extent = (
+            min(extent[0] for extent in filled), max(extent[1] for extent in filled), sum(extent[2] for extent in filled)
+        )  # fmt: skip
+        self.newest_changed_at = max(self.newest_changed_at, *(extent[3] for extent in filled))
+        self.changes = self._extent[2] + self.parked
+
+    def _hold_behind_parked(self) -> None:
+        waiting = self._parked.tables()
+        for number in self.text_lanes | self.row_lanes if waiting else set():
+            lane = self._session.lane(number)
+            if lane.place in waiting:
+                self.parked += self._parked.hold(lane, number, typed=number in self.row_lanes)
+        if self.parked:
+            self._measure({})
+
+    # --- spans ---
+
+    def spans(self) -> Sequence[Span]:
+        """One span, unless barriers cut the text lane."""
+        low, high, count = self._extent
+        if not count:
+            return []
+        if self._barriers:
+            return [Span(*row) for row in self._session.run(apply_sql("barrier_spans"))]
+        return [Span(low, high, count)]
+
+    def halve(self, span: Span) -> tuple[Span, Span]:
+        """Two spans with half of the changes each."""
+        lanes = [apply_sql("stage_ords"), *(self._session.lane(n).simple("rows_ords") for n in sorted(self.row_lanes))]
+        sql = render(apply_sql("halve"), fragments={"lanes": " union all ".join(lanes)})
+        middle, count = self._session.one(sql, span.low, span.high, max(span.count // 2, 1))
+        return Span(span.low, middle, count), Span(middle + 1, span.high, span.count - count)
+
+    def relations_of(self, span: Span) -> set[int]:
+        """Relations of the text lane with row changes in the span."""
+        if (span.low, span.high) == self._extent[:2] and not self._barriers:
+            return self.text_lanes
+        return {row[0] for row in self._session.run(apply_sql("span_relations"), span.low, span.high)}
+
+    def truncates_of(self, span: Span) -> Sequence[int]:
+        """Relations the span truncates (then it holds nothing else)."""
+        if not self._barriers:
+            return []
+        return [row[0] for row in self._session.run(apply_sql("span_truncates"), span.low, span.high)]
+
+    def moves(self, span: Span) -> bool:
+        """Whether the span holds key updates (then it holds nothing else)."""
+        return self._barriers and bool(self._session.one(apply_sql("span_moves"), span.low, span.high)[0])
+
+    def change_at(self, order: int) -> tuple[Lane, Staged]:
+        """One staged change with its lane. Raises BatchError when there is none."""
+        row = self._session.run(self._parked.sql("staged_change"), order).fetchone()
+        if row is not None:
+            number, op, when, before, after = row
+            lane = self._session.lane(number)
+            return lane, Staged(lane.place, op, when, lane.relation.columns, before, after)
+        for number in self.row_lanes:
+            lane = self._session.lane(number)
+            typed = self._session.run(lane.staged_row, order).fetchone()
+            if typed is not None:
+                return lane, Staged(lane.place, typed[0], typed[1], lane.relation.columns, None, typed[2])
+        raise BatchError(f"link {self._session.link}: staged change {order} vanished")

@@ -1,0 +1,130 @@
+"""What `check` looks at in a SQLite file: each finding with its fix. Nothing is changed, the journal mode included."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from replicator.engines.sqlite.connection import OLDEST_ENGINE, translate
+from replicator.model import Finding, TablePlan
+from replicator.sqlfiles import statement
+
+_CATALOGUE = "sql/sqlite/catalogue.sql"
+_WAL_VERSION = 2
+_OLDEST_APPLICATION = 3_008_000
+_HEADER_BYTES = 100
+
+
+def check_file(path: Path, connection: sqlite3.Connection, *, as_source: bool) -> Iterator[Finding]:
+    """The file, its folder, its journal mode, and both engines: ours and the one that wrote it last."""
+    place = str(path)
+    if not path.exists():
+        yield _missing_file(path, as_source=as_source)
+        return
+    yield _access(place, "file", path)
+    yield _access(place, "folder", path.absolute().parent)
+    yield _our_engine(place)
+    try:
+        connection.execute(statement(_CATALOGUE, "quick_look")).fetchone()
+    except sqlite3.Error as error:
+        translated = translate(error, place)
+        yield Finding(place, "content", False, translated.message, translated.hint)
+        return
+    yield Finding(place, "content", True, "opens as a SQLite database")
+    yield from _header(place, path)
+
+
+def _missing_file(path: Path, *, as_source: bool) -> Finding:
+    if as_source:
+        return Finding(str(path), "file", False, "no such file", "correct the url of this database in the YAML")
+    writable = path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)
+    fix = "" if writable else f"make the folder {path.absolute().parent} and let this user write to it"
+    return Finding(str(path), "file", writable, "will be made by install", fix)
+
+
+def _access(place: str, subject: str, path: Path) -> Finding:
+    if os.access(path, os.R_OK | os.W_OK):
+        return Finding(place, subject, True, "readable and writable")
+    reason = "SQLite makes its -wal, -shm and journal there" if subject == "folder" else "acknowledging writes to it"
+    fix = f"chmod u+rw {path}, or run as its owner"
+    return Finding(place, subject, False, f"not writable by this user ({reason})", fix)
+
+
+def _our_engine(place: str) -> Finding:
+    recent = sqlite3.sqlite_version_info >= OLDEST_ENGINE
+    oldest = ".".join(str(number) for number in OLDEST_ENGINE)
+    fix = "" if recent else f"use a Python built with SQLite {oldest} or later"
+    return Finding(place, "our SQLite", recent, f"replicator runs SQLite {sqlite3.sqlite_version}", fix)
+
+
+def _header(place: str, path: Path) -> Iterator[Finding]:
+    """Bytes 18 and 96 to 99 of the file: journal mode, and the version of the engine that wrote last."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES:
+        return
+    wal = header[18] == _WAL_VERSION
+    yield Finding(
+        place,
+        "journal mode",
+        wal,
+        "wal" if wal else "not wal: readers and writers block one another for milliseconds",
+        "" if wal else f"if the application allows it: sqlite3 {place} 'pragma journal_mode=wal'",
+        warning=not wal,
+    )
+    number = int.from_bytes(header[96:100], "big")
+    version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+    old = 0 < number < _OLDEST_APPLICATION
+    yield Finding(
+        place,
+        "the application's SQLite",
+        not old,
+        f"last written by SQLite {version}" if number else "last written by an engine that leaves no version",
+        "let the application use SQLite 3.8 or later: older engines cannot parse the capture triggers" if old else "",
+    )
+
+
+def check_table(place: str, plan: TablePlan, trigger_bodies: Sequence[str]) -> Iterator[Finding]:
+    """The traps of one captured table; ``trigger_bodies`` are the user's own triggers on it."""
+    shape, subject = plan.source, f"table {plan.source.name}"
+    if shape.kind == "virtual":
+        fix = "leave it out of `tables`"
+        yield Finding(place, subject, False, "is a virtual table: triggers cannot be put on it", fix)
+        return
+    if not plan.key:
+        fix = "add a primary key, or name a unique, not null column as its key in the YAML"
+        yield Finding(place, subject, False, "has no key to tell its rows apart", fix)
+        return
+    troubles = [*_key_traps(plan), *_capture_traps(plan, trigger_bodies)]
+    for message, fix in troubles:
+        yield Finding(place, subject, False, message, fix, warning=True)
+    if plan.where is not None and not plan.where.sqlite:
+        fix = "write the filter with operators both engines share"
+        yield Finding(place, subject, False, "its row filter has no exact SQLite form", fix)
+    if not troubles:
+        yield Finding(place, subject, True, "can be captured")
+
+
+def _key_traps(plan: TablePlan) -> Iterator[tuple[str, str]]:
+    nullable = [name for name in plan.key if not plan.source.column(name).not_null]
+    if nullable:
+        yield (
+            f"key column {nullable[0]} admits NULL: rows with a NULL key are parked",
+            f"give {nullable[0]} a value in every row of {plan.source.name}",
+        )
+
+
+def _capture_traps(plan: TablePlan, trigger_bodies: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for unique in plan.source.uniques:
+        if not unique.columns:
+            yield (
+                f"unique index {unique.name} is on an expression: rows that a REPLACE removes by it are not captured",
+                "run `replicator audit` regularly, or avoid REPLACE on this table",
+            )
+    if any("raise" in body.lower() and "fail" in body.lower() for body in trigger_bodies):
+        yield (
+            "its own trigger uses RAISE(FAIL): a row kept by OR FAIL escapes capture when that trigger is newer",
+            "run `replicator install` after creating triggers, so that ours are the newest",
+        )

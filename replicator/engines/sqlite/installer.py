@@ -1,0 +1,300 @@
+"""Meets ports.Installable for a SQLite file: our tables and triggers, planned as text, put in and taken out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from replicator.engines.sqlite import planned
+from replicator.engines.sqlite.capture import Capture, capture_of
+from replicator.engines.sqlite.catalogue import read_catalogue
+from replicator.engines.sqlite.checks import check_file, check_table
+from replicator.engines.sqlite.connection import connect, translated
+from replicator.engines.sqlite.names import our_tables, trigger_prefix
+from replicator.errors import SetupError
+from replicator.model import (
+    Catalogue,
+    DatabasePlan,
+    Direction,
+    Finding,
+    LinkName,
+    LinkRecord,
+    PlannedStatement,
+    Position,
+    TablePlan,
+)
+from replicator.sqlfiles import statement
+
+_SQL = "sql/sqlite/install.sql"
+_CATALOGUE = "sql/sqlite/catalogue.sql"
+_FIRST_KEY_PLACES = 4
+"""Key places the first migration gives the outbox: k0 to k3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A trigger as the file has it; ``place`` grows with the order of creation."""
+
+    name: str
+    table: str
+    body: str
+    place: int
+
+    def same_text(self, wanted: str) -> bool:
+        """Whether it was made from this CREATE TRIGGER statement (SQLite keeps the text from the name on)."""
+        return _from_name(self.body, self.name) == _from_name(wanted, self.name)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is in the file now."""
+
+    tables: frozenset[str]
+    triggers: dict[str, Trigger]
+    migrations: dict[int, str]
+    relations: dict[str, list[tuple[int, str]]]
+    next_relation: int
+    key_places: int
+    named: bool
+
+
+class SqliteInstaller:
+    """One SQLite file that our tables and triggers go into.
+
+    Args:
+        path: the database file. A centre's file may be absent: ``install`` makes it. A site's may not.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._place = str(path)
+        self._opened: sqlite3.Connection | None = None
+
+    @cached_property
+    def _nothing(self) -> sqlite3.Connection:
+        """Stands for a file that does not exist yet, so that it can be planned for without making it."""
+        return sqlite3.connect(":memory:", isolation_level=None)
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            if not self._path.exists():
+                return self._nothing
+            self._opened = connect(self._path)
+        return self._opened
+
+    def read_catalogue(self) -> Catalogue:
+        """All user tables with columns, keys, unique and foreign keys. Raises SetupError when the file is absent."""
+        if not self._path.exists():
+            raise SetupError(f"{self._place}: no such file", hint="correct the url of this database in the YAML")
+        with translated(self._place):
+            return read_catalogue(self._connection)
+
+    def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:
+        """Everything that keeps this file from being a source (or target), each with the fix."""
+        findings = list(check_file(self._path, self._connection, as_source=as_source))
+        if not as_source or not self._path.exists() or any(not f.ok and not f.warning for f in findings):
+            return findings
+        with translated(self._place):
+            triggers = self._triggers()
+            captured_by = sorted(self._topologies())
+        for plan in plans:
+            bodies = [t.body for t in triggers.values() if t.table == plan.source.name.name and not _is_ours(t.name)]
+            findings += check_table(self._place, plan, bodies)
+        capturable = [plan for plan in plans if plan.key and plan.source.kind != "virtual"]
+        for topology in captured_by:
+            findings += self._drift(topology, capturable)
+        return findings
+
+    def _drift(self, topology: str, plans: Sequence[TablePlan]) -> Iterator[Finding]:
+        """What is not as planned; nothing for a topology that is not installed yet."""
+        for step in self.plan_site(topology, plans).statements:
+            message = f"not as planned for topology {topology}: {step.purpose}"
+            yield Finding(self._place, step.object, False, message, "run: replicator install", warning=True)
+
+    def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
+        """What is missing or drifted for capturing these tables. Raises SetupError when a migration was edited."""
+        with translated(self._place):
+            state = self._read_state(topology)
+        steps = list(self._plan_ours(state))
+        widest = max((len(plan.key) for plan in plans), default=0)
+        steps += [planned.widen_outbox(place) for place in range(state.key_places, widest)]
+        steps += self._plan_captures(topology, plans, state)
+        wanted = {plan.source.name.name for plan in plans}
+        leftovers = [f"triggers on {table}" for table in state.relations if table not in wanted]
+        return planned.database_plan(self._place, steps, leftovers)
+
+    def plan_centre(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
+        """Our tables, and the target tables that are not there yet, parents first."""
+        with translated(self._place):
+            state = self._read_state(topology)
+        existing = {name.lower() for name in state.tables}
+        missing = {p.target: p.target_shape for p in plans if p.target.name.lower() not in existing}
+        steps = [*self._plan_ours(state), *planned.create_tables(missing.values())]
+        return planned.database_plan(self._place, steps)
+
+    def install(self, plan: DatabasePlan) -> None:
+        """Run a plan. Each object is one short transaction; what stands already is left in place when one fails."""
+        if not plan.statements:
+            return
+        if self._opened is None:
+            self._opened = connect(self._path, create=True)
+        with translated(self._place):
+            for step in plan.statements:
+                self._run(step)
+
+    def plan_uninstall(self, topology: str) -> DatabasePlan:
+        """Triggers first, then our tables when no other topology needs them."""
+        with translated(self._place):
+            present = sorted(our_tables() & self._table_names())
+            prefix = trigger_prefix(topology)
+            triggers = sorted(name for name in self._triggers() if name.startswith(prefix))
+            others = self._topologies() - {topology}
+            steps = planned.uninstall(topology, triggers, present, last=not others)
+        return planned.database_plan(self._place, steps)
+
+    def list_objects(self) -> Sequence[str]:
+        """Every table and trigger of ours in the file."""
+        with translated(self._place):
+            ours = json.dumps(sorted(our_tables()))
+            rows = self._connection.execute(statement(_CATALOGUE, "list_our_objects"), (ours,)).fetchall()
+        return [str(name) for (name,) in rows]
+
+    def list_links(self, topology: str) -> Sequence[LinkRecord]:
+        """Links recorded here."""
+        with translated(self._place):
+            if "replicator_link" not in self._table_names():
+                return []
+            rows = self._connection.execute(statement(_SQL, "list_links"), (topology,)).fetchall()
+        return [_link_record(topology, row) for row in rows]
+
+    def close(self) -> None:
+        """Release the connection. Repeatable."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+        if "_nothing" in self.__dict__:
+            self._nothing.close()
+            del self.__dict__["_nothing"]
+
+    # --- planning -------------------------------------------------------------------------------------------------
+
+    def _plan_ours(self, state: _State) -> Iterator[PlannedStatement]:
+        for number, name, checksum in planned.migrations():
+            recorded = state.migrations.get(number)
+            if recorded is None:
+                yield planned.migrate(number, name, checksum)
+            elif recorded != checksum:
+                raise SetupError(
+                    f"{self._place}: migration {name} ran here in another wording",
+                    hint="install the replicator version that made it, or uninstall and install again",
+                )
+        if not state.named:
+            yield planned.create_identity()
+
+    def _plan_captures(self, topology: str, plans: Sequence[TablePlan], state: _State) -> Iterator[PlannedStatement]:
+        next_relation = state.next_relation
+        for plan in plans:
+            table = plan.source.name.name
+            known = state.relations.get(table, [])
+            wanted = planned.fingerprint_of(table, plan.key)
+            same = [number for number, fingerprint in known if fingerprint == wanted]
+            relation = same[0] if same else next_relation
+            next_relation += not same
+            capture = capture_of(topology, relation, plan)
+            retired = [number for number, _ in known if number != relation]
+            yield from _plan_capture(capture, plan, state.triggers, new=not same, retired=retired)
+
+    def _read_state(self, topology: str) -> _State:
+        tables = self._table_names()
+        ours = "replicator_migration" in tables
+        relations: dict[str, list[tuple[int, str]]] = {}
+        for number, table, fingerprint in self._rows("list_relations", topology) if ours else ():
+            relations.setdefault(str(table), []).append((int(str(number)), str(fingerprint)))
+        columns = self._connection.execute(statement(_CATALOGUE, "list_columns"), ("replicator_outbox",)).fetchall()
+        places = sum(1 for column in columns if str(column[0]).startswith("k"))
+        return _State(
+            tables=tables,
+            triggers=self._triggers(),
+            migrations={int(str(n)): str(c) for n, c in self._rows("list_migrations")} if ours else {},
+            relations=relations,
+            next_relation=int(str(self._rows("next_relation")[0][0])) if ours else 1,
+            key_places=places or _FIRST_KEY_PLACES,
+            named=bool(ours and self._rows("identity")),
+        )
+
+    def _rows(self, name: str, *parameters: str) -> list[tuple[object, ...]]:
+        return self._connection.execute(statement(_SQL, name), parameters).fetchall()
+
+    def _table_names(self) -> frozenset[str]:
+        rows = self._connection.execute(statement(_CATALOGUE, "list_table_names")).fetchall()
+        return frozenset(str(name) for (name,) in rows)
+
+    def _triggers(self) -> dict[str, Trigger]:
+        rows = self._connection.execute(statement(_CATALOGUE, "list_triggers")).fetchall()
+        return {name: Trigger(name, table, body, place) for name, table, body, place in rows}
+
+    def _topologies(self) -> set[str]:
+        if "replicator_migration" not in self._table_names():
+            return set()
+        return {str(name) for (name,) in self._rows("list_topologies")}
+
+    def _run(self, step: PlannedStatement) -> None:
+        connection = self._connection
+        try:
+            connection.executescript(step.sql)
+        finally:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.rollback()
+
+
+def _plan_capture(
+    capture: Capture, plan: TablePlan, triggers: dict[str, Trigger], *, new: bool, retired: Sequence[int]
+) -> Iterator[PlannedStatement]:
+    """The transaction that makes one table's capture right, unless it is."""
+    wanted = capture.triggers()
+    mine = _mine(capture, triggers)
+    oldest = min((trigger.place for trigger in mine.values()), default=0)
+    newer = [t for t in triggers.values() if t.table == capture.table and not _is_ours(t.name) and t.place > oldest]
+    in_place = mine.keys() == wanted.keys() and all(mine[name].same_text(body) for name, body in wanted.items())
+    if in_place and not newer and not new:
+        return
+    always = [name for name in wanted if name.endswith(("_ai", "_au", "_ad"))]
+    read_all = new or any(name not in mine for name in always)
+    yield planned.capture_table(capture, plan, new=new, retired=retired, stale=sorted(mine), read_all=read_all)
+
+
+def _mine(capture: Capture, triggers: dict[str, Trigger]) -> dict[str, Trigger]:
+    """This topology's triggers on the captured table."""
+    prefix = trigger_prefix(capture.topology)
+    return {n: t for n, t in triggers.items() if n.startswith(prefix) and t.table.lower() == capture.table.lower()}
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("replicator_")
+
+
+def _from_name(body: str, name: str) -> str:
+    return body[body.find(name) :] if name in body else body
+
+
+def _link_record(topology: str, row: tuple[object, ...]) -> LinkRecord:
+    site, direction, position, identity, *numbers = row
+    recorded_at, changes, conflicts, parked, skew_us, newest = (int(str(number)) for number in numbers)
+    return LinkRecord(
+        link=LinkName(topology, str(site), Direction(str(direction))),
+        position=None if position is None else Position(str(position)),
+        source_identity=str(identity),
+        recorded_at=recorded_at,
+        changes=changes,
+        conflicts=conflicts,
+        parked=parked,
+        skew_us=skew_us,
+        newest_changed_at=newest,
+    )

@@ -1,0 +1,162 @@
+"""The statements an install consists of, put together as text that also runs by hand in the sqlite3 shell. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from replicator.engines.sqlite.capture import Capture
+from replicator.model import DatabasePlan, Engine, PlannedStatement, TableName, TablePlan, TableShape
+from replicator.sqlfiles import literal, names, quote, quoted, render, statement, text
+
+_SQL = "sql/sqlite/install.sql"
+_MIGRATIONS = "sql/sqlite/migrations"
+
+
+def migrations() -> Iterable[tuple[int, str, str]]:
+    """Number, file name and checksum of every migration, in order."""
+    for name in names(_MIGRATIONS):
+        checksum = hashlib.sha256(text(f"{_MIGRATIONS}/{name}").encode()).hexdigest()
+        yield int(name.split("_", 1)[0]), name, checksum
+
+
+def migrate(number: int, name: str, checksum: str) -> PlannedStatement:
+    """Runs one migration and records it, in one transaction."""
+    values = {"number": str(number), "name": literal(name), "checksum": literal(checksum)}
+    body = text(f"{_MIGRATIONS}/{name}").strip().rstrip(";")
+    sql = render(_statement("migrate"), fragments={"body": body, **values})
+    return PlannedStatement(f"make our tables ({name})", sql, f"migration {number}")
+
+
+def create_identity() -> PlannedStatement:
+    """Gives the file an identity unless it has one."""
+    return PlannedStatement("name this database", _statement("create_identity"), "replicator_identity")
+
+
+def widen_outbox(place: int) -> PlannedStatement:
+    """Adds one key place to the outbox."""
+    sql = render(_statement("widen_outbox"), identifiers={"place": f"k{place}"})
+    return PlannedStatement("make room for a wider key", sql, "replicator_outbox")
+
+
+def capture_table(
+    capture: Capture, plan: TablePlan, *, new: bool, retired: Sequence[int], stale: Iterable[str], read_all: bool
+) -> PlannedStatement:
+    """(Re-)creates the triggers of one table in one transaction.
+
+    Args:
+        capture: what the triggers are made from.
+        plan: the table's plan.
+        new: the relation is not on record yet.
+        retired: relations this one replaces.
+        stale: names of triggers to drop first.
+        read_all: order the reader to read every row, because changes were not captured until now.
+    """
+    steps = [render(_statement("retire_relation"), fragments={"id": str(old)}) for old in retired]
+    if new:
+        steps.append(_add_relation(capture, plan))
+    steps += [render(_statement("drop_trigger"), identifiers={"trigger": name}) for name in stale]
+    steps += capture.triggers().values()
+    if read_all:
+        fragments = {"relation": str(capture.relation), "hybrid_time": capture.hybrid_time}
+        steps.append(render(_statement("order_read_all"), identifiers={"table": capture.table}, fragments=fragments))
+    sql = render(_statement("capture_table"), fragments={"statements": ";\n".join(steps)})
+    return PlannedStatement(f"capture changes of {capture.table}", sql, f"triggers on {capture.table}")
+
+
+def fingerprint_of(table: str, key: Sequence[str]) -> str:
+    """What makes a relation a new version: in key mode an outbox row depends on nothing but table and key."""
+    return hashlib.sha256(json.dumps([table, list(key)]).encode()).hexdigest()[:16]
+
+
+def _add_relation(capture: Capture, plan: TablePlan) -> str:
+    columns = json.dumps([column.source for column in plan.columns], ensure_ascii=False)
+    values = {
+        "id": str(capture.relation),
+        "topology": literal(capture.topology),
+        "table": literal(capture.table),
+        "columns": literal(columns),
+        "key": literal(json.dumps(list(capture.key), ensure_ascii=False)),
+        "fingerprint": literal(fingerprint_of(capture.table, capture.key)),
+    }
+    return render(_statement("add_relation"), fragments=values)
+
+
+def create_tables(shapes: Iterable[TableShape]) -> Iterable[PlannedStatement]:
+    """CREATE TABLE statements, parents first."""
+    by_name = {shape.name: shape for shape in shapes}
+    for name in parents_first(by_name):
+        lines = ",\n    ".join(_table_lines(by_name[name]))
+        sql = render(_statement("create_table"), identifiers={"table": name.name}, fragments={"lines": lines})
+        yield PlannedStatement(f"make the missing table {name.name}", sql, f"table {name.name}")
+
+
+def parents_first(shapes: dict[TableName, TableShape]) -> Sequence[TableName]:
+    """Table names so that a table comes behind those it refers to; in the given order where they refer in a circle."""
+    graph = {
+        name: [key.parent for key in shape.foreign_keys if key.parent in shapes and key.parent != name]
+        for name, shape in shapes.items()
+    }
+    try:
+        return tuple(TopologicalSorter(graph).static_order())
+    except CycleError:
+        return tuple(shapes)
+
+
+def _table_lines(shape: TableShape) -> Iterable[str]:
+    for column in shape.columns:
+        yield f"{quote(column.name)} {column.type}".rstrip() + (" not null" if column.not_null else "")
+    if shape.key:
+        yield f"primary key ({quoted(shape.key)})"
+    for unique in shape.uniques:
+        if unique.exact and unique.columns and unique.columns != shape.key:
+            yield f"unique ({quoted(unique.columns)})"
+    for key in shape.foreign_keys:
+        target = quote(key.parent.name) + (f" ({quoted(key.parent_columns)})" if key.parent_columns else "")
+        yield f"foreign key ({quoted(key.columns)}) references {target} deferrable initially deferred"
+
+
+def uninstall(
+    topology: str, triggers: Sequence[str], tables: Sequence[str], *, last: bool
+) -> Iterable[PlannedStatement]:
+    """Removes one topology: triggers first, since a trigger without its outbox fails every write of the application.
+
+    Args:
+        topology: whose objects go.
+        triggers: names of its triggers.
+        tables: names of our tables in the file.
+        last: nobody else needs our tables: drop them too.
+    """
+    for name in triggers:
+        sql = render(_statement("drop_trigger"), identifiers={"trigger": name})
+        yield PlannedStatement("stop capture", sql, f"trigger {name}")
+    if last:
+        for name in tables:
+            sql = render(_statement("drop_table"), identifiers={"table": name})
+            yield PlannedStatement("drop our table", sql, f"table {name}")
+    elif tables:
+        yield from _forget(topology)
+
+
+def _forget(topology: str) -> Iterable[PlannedStatement]:
+    mine = {"topology": literal(topology)}
+    for table in ("replicator_ledger", "replicator_conflict", "replicator_parked"):
+        sql = render(_statement("forget_link_rows"), identifiers={"table": table}, fragments=mine)
+        yield PlannedStatement(f"forget the links of {topology}", sql, f"rows of {table}")
+    for name in ("forget_links", "forget_acknowledged", "retire_topology"):
+        yield PlannedStatement(f"forget {topology}", render(_statement(name), fragments=mine), f"rows of {topology}")
+
+
+def database_plan(place: str, statements: Iterable[PlannedStatement], leftovers: Iterable[str] = ()) -> DatabasePlan:
+    """The plan with its fingerprint."""
+    planned = tuple(statements)
+    digest = hashlib.sha256("\0".join(step.sql for step in planned).encode()).hexdigest()[:16]
+    return DatabasePlan(place, Engine.SQLITE, planned, digest, tuple(leftovers))
+
+
+def _statement(name: str) -> str:
+    """A named statement without the comment lines that document it."""
+    lines = statement(_SQL, name).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("--"))

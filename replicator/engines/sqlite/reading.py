@@ -1,0 +1,242 @@
+"""Reading one captured table in key mode: changed rows as they are now, or all rows page by page.
+
+Every method runs inside a read transaction of the caller and returns rows held in memory, so that the transaction can
+end before the rows are sent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+from replicator.engines.sqlite.affinity import Affinity, affinity_of
+from replicator.engines.sqlite.capture import Capture
+from replicator.model import Op, Relation, TablePlan
+from replicator.ports import RowBlock
+from replicator.sqlfiles import quote, render, statement
+
+_SQL = "sql/sqlite/source.sql"
+_FITS = "sql/sqlite/fits.sql"
+_ROWID_NAMES = ("rowid", "_rowid_", "oid")
+_ODD = "o"
+_FETCH = 512
+
+Row = tuple[object, ...]
+
+
+class Undecoded(bytes):
+    """Text that is not UTF-8: the bytes as they are in the file (a plain ``bytes`` is a BLOB)."""
+
+
+class TooLargeError(Exception):
+    """The rows asked for do not fit the memory allowed: ask for fewer."""
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """Reads the rows of one planned table.
+
+    Args:
+        plan: the table's plan.
+        relation: what its outbox rows carry, and what its blocks are called.
+    """
+
+    plan: TablePlan
+    relation: Relation
+
+    def changed_rows(
+        self, connection: sqlite3.Connection, low: int, high: int, shift: int, budget: int
+    ) -> tuple[RowBlock, int]:
+        """Rows named in the outbox in ``low`` < seq <= ``high``, and their size in bytes (long values only).
+
+        Raises TooLargeError beyond ``budget`` bytes.
+        """
+        parameters = (low, high, self.relation.id, shift)
+        rows, size = self._fetch(connection, self._read_changed, parameters, budget)
+        if self._key_may_be_null:
+            places = [3 + place for place in self.plan.key_indexes]
+            rows = [row for row in rows if row[1] != Op.GONE or all(row[place] is not None for place in places)]
+        return self._block(rows), size
+
+    def page_end(self, connection: sqlite3.Connection, behind: Row | None, count: int) -> Row | None:
+        """Where a page of ``count`` rows behind ``behind`` ends; ``None`` when the table ends before."""
+        bound = "" if behind is None else self._bound(">")
+        sql = self._render("page_end", {"order": ", ".join(self._order), "behind": bound or "1"})
+        found = connection.execute(sql, (*(behind or ()), count - 1)).fetchone()
+        return None if found is None else tuple(found)
+
+    def page_rows(
+        self,
+        connection: sqlite3.Connection,
+        behind: Row | None,
+        end: Row | None,
+        ordinal: int,
+        changed_at: int,
+        budget: int,
+    ) -> tuple[RowBlock, int]:
+        """All rows between two page ends, numbered from ``ordinal`` + 1. Raises TooLargeError beyond ``budget``."""
+        bounds = [self._bound(sign) for sign, bound in ((">", behind), ("<=", end)) if bound is not None]
+        if self.plan.where is not None:
+            bounds.append(self._filter)
+        sql = self._render("read_page", self._fragments | {"between": " and ".join(bounds) or "1"})
+        rows, size = self._fetch(connection, sql, (ordinal, changed_at, *(behind or ()), *(end or ())), budget)
+        return self._block(rows), size
+
+    # --- rows -----------------------------------------------------------------------------------------------------
+
+    def _fetch(self, connection: sqlite3.Connection, sql: str, parameters: Row, budget: int) -> tuple[list[Row], int]:
+        try:
+            return self._fetch_within(connection.execute(sql, parameters), budget)
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        connection.text_factory = _decode
+        try:
+            return self._fetch_within(connection.execute(sql, parameters), budget)
+        finally:
+            connection.text_factory = str
+
+    def _fetch_within(self, cursor: sqlite3.Cursor, budget: int) -> tuple[list[Row], int]:
+        rows: list[Row] = []
+        size = 0
+        while some := cursor.fetchmany(_FETCH):
+            rows += some
+            size += self._size(some)
+            if size > budget and len(rows) > 1:
+                raise TooLargeError
+        return rows, size
+
+    def _size(self, rows: list[Row]) -> int:
+        """Bytes in the columns that may hold long values."""
+        size = 0
+        for place in self._long_places:
+            values = [row[place] for row in rows]
+            try:
+                size += sum(map(len, filter(None, values)))  # type: ignore[arg-type]
+            except TypeError:
+                size += sum(len(value) for value in values if isinstance(value, (str, bytes)))
+        return size
+
+    @cached_property
+    def _long_places(self) -> tuple[int, ...]:
+        long = (Affinity.TEXT, Affinity.BLOB)
+        return tuple(3 + i for i, c in enumerate(self.plan.columns) if affinity_of(c.source_type) in long)
+
+    def _block(self, rows: list[Row]) -> RowBlock:
+        """The rows, with those that take the careful way apart."""
+        if any(row[1] == _ODD for row in rows) or self._has_undecoded(rows):
+            odd = [(row[0], _plain(row[1]), *row[2:]) for row in rows if _is_odd(row)]
+            return RowBlock(self.relation.id, [row for row in rows if not _is_odd(row)], odd)
+        return RowBlock(self.relation.id, rows)
+
+    def _has_undecoded(self, rows: list[Row]) -> bool:
+        columns = ((row[place] for row in rows) for place in range(3, 3 + len(self.plan.columns)))
+        return bool(rows) and any(type(value) is Undecoded for value in chain.from_iterable(columns))
+
+    # --- statements -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _read_changed(self) -> str:
+        loose = [place for place, name in enumerate(self.plan.key) if self._capture.loose(name)]
+        distinct = [f"k{place}" for place in range(len(self.plan.key))] + [f"typeof(k{place})" for place in loose]
+        same_row = [self._same_key(place, name, place in loose) for place, name in enumerate(self.plan.key)]
+        if self.plan.where is not None:
+            same_row.append(self._filter)
+        places = ", ".join(f"k{place} as replicator_k{place}" for place in range(len(self.plan.key)))
+        noted = {name: f"c.replicator_k{place}" for place, name in enumerate(self.plan.key)}
+        more = {
+            "present": self._present,
+            "places": places,
+            "distinct": ", ".join(distinct),
+            "same_row": " and ".join(same_row),
+            "values": self._values(noted),
+        }
+        return self._render("read_changed", self._fragments | more)
+
+    def _same_key(self, place: int, name: str, loose: bool) -> str:
+        """Found by the table's own index, and, where that is loose, the same byte for byte."""
+        column, noted = f"m.{quote(name)}", f"c.replicator_k{place}"
+        equal = "=" if self.plan.source.column(name).not_null else "is"
+        exact = f" and ({column} collate binary) is {noted} and typeof({column}) = typeof({noted})" if loose else ""
+        return f"{column} {equal} {noted}{exact}"
+
+    @cached_property
+    def _fragments(self) -> dict[str, str]:
+        return {"fits": self._fits, "values": self._values({})}
+
+    def _values(self, instead: dict[str, str]) -> str:
+        return ", ".join(instead.get(c.source) or f"m.{quote(c.source)}" for c in self.plan.columns)
+
+    @cached_property
+    def _fits(self) -> str:
+        """True when no value needs the careful way."""
+        named = [(column.source, column.fits) for column in self.plan.columns if column.fits not in ("", "any")]
+        forms = [render(_expression(fits), identifiers={"column": name}) for name, fits in named]
+        nulls = [f"m.{quote(name)} is not null" for name in self.plan.key if not self.plan.source.column(name).not_null]
+        return "\n and ".join(forms + nulls) or "1"
+
+    @cached_property
+    def _filter(self) -> str:
+        parts = self.plan.where.sqlite if self.plan.where is not None else ()
+        return f"({quote('m').join(parts)})"
+
+    @cached_property
+    def _present(self) -> str:
+        if self._rowid is not None:
+            return f"m.{self._rowid} is not null"
+        return f"m.{quote(self.plan.key[0])} is not null"
+
+    @cached_property
+    def _rowid(self) -> str | None:
+        if self.plan.source.kind == "without_rowid":
+            return None
+        taken = {column.name.lower() for column in self.plan.source.columns}
+        return next((name for name in _ROWID_NAMES if name not in taken), None)
+
+    @cached_property
+    def _order(self) -> tuple[str, ...]:
+        """What pages are ordered by: the rowid, which every row has, else the key."""
+        return (f"m.{self._rowid}",) if self._rowid else tuple(f"m.{quote(name)}" for name in self.plan.key)
+
+    def _bound(self, sign: str) -> str:
+        return f"({', '.join(self._order)}) {sign} ({', '.join('?' * len(self._order))})"
+
+    @property
+    def _key_may_be_null(self) -> bool:
+        return any(not self.plan.source.column(name).not_null for name in self.plan.key)
+
+    @cached_property
+    def _capture(self) -> Capture:
+        return Capture("", self.relation.id, self.plan.source, self.plan.key)
+
+    def _render(self, name: str, fragments: dict[str, str]) -> str:
+        template = statement(_SQL, name)
+        return render(template, identifiers={"table": self.plan.source.name.name}, fragments=fragments)
+
+
+def blocks_of(blocks: Sequence[RowBlock]) -> Iterator[RowBlock]:
+    """The blocks that hold anything."""
+    return (block for block in blocks if block.rows or block.odd)
+
+
+def _expression(fits: str) -> str:
+    lines = statement(_FITS, fits).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("--"))
+
+
+def _is_odd(row: Row) -> bool:
+    return row[1] == _ODD or any(type(value) is Undecoded for value in row)
+
+
+def _plain(op: object) -> object:
+    return Op.STATE.value if op == _ODD else op
+
+
+def _decode(raw: bytes) -> object:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return Undecoded(raw)

@@ -1,0 +1,301 @@
+"""Meets ports.Source and ports.InFlight for a SQLite file captured in key mode.
+
+A batch is the whole way from one state of the file to a later one: it is read in chunks, each in a short read
+transaction of its own that ends before its rows are handed on, and goes on until the outbox is caught up. Every key was
+then read after its last change, so the batch as a whole is exactly the file at the last snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from replicator.engines.sqlite.batch import KeyBatch, Place
+from replicator.engines.sqlite.capture import capture_of
+from replicator.engines.sqlite.connection import connect, transaction, translate, translated
+from replicator.engines.sqlite.reading import TableReader
+from replicator.engines.sqlite.watch import FileWatch, Watcher
+from replicator.errors import BatchError, RetryableError, SetupError
+from replicator.model import Key, Lag, LinkName, Position, Relation, TableName, TablePlan
+from replicator.ports import Batch
+from replicator.sqlfiles import render, statement
+
+_SQL = "sql/sqlite/source.sql"
+_CATALOGUE = "sql/sqlite/catalogue.sql"
+_TRANSACTIONS = "sql/sqlite/transactions.sql"
+_PRUNE_ROWS = 2_000
+_QUIET_SECONDS = 0.05
+
+
+class SqliteSource:
+    """One captured SQLite file, read for one link.
+
+    Args:
+        path: the database file.
+        link: the link it is read for.
+        plans: the site's captured tables.
+        watcher: wakes waiting sources; give all sources of a process the same one. Made here when absent.
+        acknowledge_seconds: an acknowledgement is a write, and a commit of ours can hit an application that reads
+            before it writes: they are done at most this often, and otherwise in quiet moments.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        link: LinkName,
+        plans: Sequence[TablePlan],
+        *,
+        watcher: Watcher | None = None,
+        acknowledge_seconds: float = 2.0,
+    ) -> None:
+        self._path, self._place = Path(path), str(path)
+        self._link, self._plans = link, plans
+        self._watcher = watcher
+        self._own_watcher: Watcher | None = None
+        self._watch = FileWatch(self._path, self._probe)
+        self._opened: sqlite3.Connection | None = None
+        self._readers: dict[int, TableReader] = {}
+        self._schema_version: int | None = None
+        self._data_version: int | None = None
+        self._acknowledge_seconds = acknowledge_seconds
+        self._acknowledged_at = -float("inf")
+        self._unsaid: Position | None = None
+        self._prunable = False
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def read_identity(self) -> str:
+        """The file's own name and epoch. Raises SetupError before install."""
+        with translated(self._place):
+            row = self._connection.execute(statement("sql/sqlite/install.sql", "identity")).fetchone()
+        if row is None:
+            raise SetupError(f"{self._place}: not installed", hint="run: replicator install")
+        return str(row[0])
+
+    @contextmanager
+    def read_batch(self, after: Position | None, limit: int) -> Iterator[Batch | None]:
+        """Everything behind ``after``, in chunks of at most ``limit`` outbox rows; see ports.Source.
+
+        Raises SetupError when a captured table has lost its triggers: what happened since is not in the outbox.
+        """
+        with translated(self._place):
+            # Read before the outbox: what is committed from here on makes the next ``wait`` return at once.
+            self._data_version = self._probe()
+            start = self._start(after)
+        if start is None:
+            yield None
+            return
+        yield KeyBatch(after, start, self._connection, self._place, self._look, limit)
+
+    def _start(self, after: Position | None) -> Place | None:
+        """Where to begin reading, ``None`` when there is nothing."""
+        with self._reading():
+            position, nonce, epoch, top = self._connection.execute(
+                statement(_SQL, "read_place"), (self._link_key,)
+            ).fetchone()
+            if epoch is None or top is None:
+                raise SetupError(f"{self._place}: capture is not installed", hint="run: replicator install")
+            self._look()
+            valid = str(nonce if nonce is not None else epoch)
+            if after is None:
+                # A target that knows nothing, while the outbox may have been pruned: read every row.
+                return Place(valid, 0, read_all=position is not None) if position is not None or top > 1 else None
+            seq = self._seq_of(after)
+            nonces = {valid, str(position or epoch).split(":")[0]}
+            if after != position and not self._is_of_this_history(after, nonces):
+                raise BatchError(
+                    f"{self._place}: position {after} of link {self._link} is not of this file's history: the file was "
+                    "restored from a copy or replaced",
+                    hint="run: replicator audit, then let the centre read this site anew (resync)",
+                )
+        return Place(valid, seq) if top > seq else None
+
+    def _is_of_this_history(self, after: Position, nonces: set[str]) -> bool:
+        """Whether the outbox row the position names is the one it was made from."""
+        nonce, seq, stamp = after.split(":")
+        found = self._connection.execute(statement(_SQL, "read_stamp"), (int(seq),)).fetchone()
+        return nonce in nonces and found is not None and str(found[0] or 0) == stamp
+
+    def _seq_of(self, position: Position | None) -> int:
+        if position is None:
+            return 0
+        try:
+            _, seq, _ = position.split(":")
+            return int(seq)
+        except ValueError as error:
+            raise BatchError(f"{self._place}: {position} is not a position of a SQLite source") from error
+
+    def _look(self) -> Mapping[int, TableReader]:
+        """The readers by relation number; looks at the triggers again when the file's schema has moved.
+
+        Called at the start of every read transaction.
+        """
+        (version,) = self._connection.execute(statement(_CATALOGUE, "schema_version")).fetchone()
+        if version != self._schema_version:
+            self._readers = {reader.relation.id: reader for reader in self._find_readers()}
+            self._schema_version = version
+        return self._readers
+
+    def _find_readers(self) -> Iterator[TableReader]:
+        rows = self._connection.execute(statement(_CATALOGUE, "list_triggers")).fetchall()
+        present = {(str(name), str(table).lower()) for name, table, _, _ in rows}
+        found = self._connection.execute(statement(_SQL, "list_relations"), (self._link.topology,)).fetchall()
+        known = {str(table): (int(number), str(key), str(fingerprint)) for number, table, key, fingerprint in found}
+        for plan in self._plans:
+            table = plan.source.name.name
+            number, key, fingerprint = known.get(table, (0, "[]", ""))
+            wanted = capture_of(self._link.topology, number, plan).triggers()
+            missing = [name for name in wanted if (name, table.lower()) not in present]
+            if not number or missing or json.loads(key) != list(plan.key):
+                raise SetupError(
+                    f"{self._place}: table {table} is not captured any more: it was rebuilt or our triggers were dropped",
+                    hint="run: replicator install (capture starts again with all its rows), then replicator audit",
+                )
+            columns = tuple(column.source for column in plan.columns)
+            relation = Relation(number, TableName("", table), columns, plan.key, fingerprint)
+            yield TableReader(plan, relation)
+
+    # --- acknowledging --------------------------------------------------------------------------------------------
+
+    def acknowledge_batch(self, upto: Position) -> None:
+        """Store the position and prune a little; put off to a quiet moment when the last time was just now."""
+        self._unsaid = upto
+        if time.monotonic() - self._acknowledged_at >= self._acknowledge_seconds:
+            self._say()
+
+    def _say(self) -> None:
+        """Write the acknowledgement; when the application holds the lock it stays unsaid until the next time."""
+        if self._unsaid is None and not self._prunable:
+            return
+        with translated(self._place):
+            self._connection.execute(statement(_TRANSACTIONS, "busy_briefly"))
+        try:
+            with translated(self._place), transaction(self._connection, statement(_TRANSACTIONS, "begin_write")):
+                if self._unsaid is not None:
+                    parameters = (self._link_key, self._link.topology, self._unsaid)
+                    self._connection.execute(statement(_SQL, "acknowledge"), parameters)
+                pruned = self._connection.execute(statement(_SQL, "prune"), (_PRUNE_ROWS,)).rowcount
+        except RetryableError:
+            return
+        finally:
+            with translated(self._place):
+                self._connection.execute(statement(_TRANSACTIONS, "busy_as_ever"))
+        self._unsaid = None
+        self._prunable = pruned >= _PRUNE_ROWS - 1
+        self._acknowledged_at = time.monotonic()
+
+    # --- lag, clock, what is in flight ----------------------------------------------------------------------------
+
+    def read_lag(self, after: Position | None) -> Lag:
+        """Outbox rows behind ``after`` (an order to read all rows counts as one) and the time of the first."""
+        seq = max(self._seq_of(after), 1)
+        with translated(self._place):
+            changes, oldest = self._connection.execute(statement(_SQL, "read_lag"), (seq,)).fetchone()
+        return Lag(max(int(changes or 0), 0), int(oldest or 0))
+
+    def read_clock(self) -> int:
+        """This machine's wall clock in microseconds, with SQLite's millisecond precision."""
+        with translated(self._place):
+            (now,) = self._connection.execute(statement(_SQL, "read_clock")).fetchone()
+        return int(now)
+
+    def keys_in_flight(self, table: TablePlan, after: Position | None, keys: Sequence[Key]) -> set[Key]:
+        """Those of ``keys`` noted behind ``after``; all of them when the whole table is about to be read."""
+        wanted = set(keys)
+        places = ", ".join(f"k{place}" for place in range(len(table.key)))
+        sql = render(statement(_SQL, "list_keys_behind"), fragments={"places": places})
+        found: set[Key] = set()
+        with translated(self._place), self._reading():
+            relation = self._relation_of(table)
+            for op, *key in self._connection.execute(sql, (self._seq_of(after), relation)):
+                if op == "a":
+                    return wanted
+                if tuple(key) in wanted:
+                    found.add(tuple(key))
+        return found
+
+    def _relation_of(self, table: TablePlan) -> int:
+        for number, reader in self._look().items():
+            if reader.plan.source.name == table.source.name:
+                return number
+        raise SetupError(f"{self._place}: table {table.source.name} is not captured", hint="run: replicator install")
+
+    # --- waiting --------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float) -> bool:
+        """See ports.Source. In quiet moments acknowledgements put off are written, and the outbox is pruned."""
+        self._watching().add(self._watch)
+        deadline = time.monotonic() + timeout
+        while self._unsaid is not None or self._prunable:
+            if self._sleep(min(_QUIET_SECONDS, timeout)):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            due = self._acknowledged_at + (0.0 if self._prunable else self._acknowledge_seconds)
+            if time.monotonic() >= due:
+                self._say()
+        return self._sleep(max(deadline - time.monotonic(), 0.0))
+
+    def _sleep(self, seconds: float) -> bool:
+        with translated(self._place):
+            # The watcher's thread, which asks for all files, must never wait for one that is locked.
+            self._connection.execute(statement(_TRANSACTIONS, "busy_never"))
+            try:
+                return self._watch.wait(seconds, self._data_version)
+            finally:
+                self._connection.execute(statement(_TRANSACTIONS, "busy_as_ever"))
+
+    def wake(self) -> None:
+        """See ports.Source."""
+        self._watch.wake()
+
+    def close(self) -> None:
+        """Write what is unsaid, release the connection and the watch. Repeatable."""
+        if self._watcher is not None:
+            self._watcher.forget(self._watch)
+        if self._opened is not None:
+            with suppress(RetryableError, SetupError):
+                self._say()
+            self._opened.close()
+            self._opened = None
+            self._schema_version = self._data_version = None
+        if self._own_watcher is not None:
+            self._own_watcher.close()
+            self._watcher = self._own_watcher = None
+
+    # --- connection -----------------------------------------------------------------------------------------------
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            # The watcher's thread asks for data_version while this source's own thread waits; never both at once.
+            self._opened = connect(self._path, any_thread=True)
+        return self._opened
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with transaction(self._connection, statement(_TRANSACTIONS, "begin_read")):
+            yield
+
+    @property
+    def _link_key(self) -> str:
+        return f"{self._link.topology}/{self._link.site}/{self._link.direction}"
+
+    def _probe(self) -> int | None:
+        """The file's data_version; the last known one while a writer keeps readers out (it has not committed yet)."""
+        try:
+            (version,) = self._connection.execute(statement(_CATALOGUE, "data_version")).fetchone()
+        except sqlite3.OperationalError as error:
+            if isinstance(translate(error, self._place), RetryableError):
+                return self._data_version
+            raise
+        return int(version)
+
+    def _watching(self) -> Watcher:
+        if self._watcher is None:
+            self._watcher = self._own_watcher = Watcher()
+        return self._watcher

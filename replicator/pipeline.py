@@ -1,0 +1,65 @@
+"""One cycle of one link, top to bottom: read, stage, apply, decide, record, acknowledge.
+
+SQL finds, Python decides, SQL applies. The clean mass of a batch never becomes Python objects; only conflicting rows do.
+A batch is one target transaction, so a crash at any line changes nothing but time (invariant 3); a row the database
+refuses is parked alone, and everything else of the batch is applied (invariant 7).
+"""
+
+from __future__ import annotations
+
+from replicator.decide import decide
+from replicator.errors import RejectedError
+from replicator.model import Outcome, Span
+from replicator.ports import Source, Target
+
+
+def run_once(source: Source, target: Target, limit: int) -> Outcome | None:
+    """Move one batch of about ``limit`` changes. ``None`` when there is nothing to move.
+
+    Raises what ports.Source and ports.Target raise; nothing is applied then.
+    """
+    with source.read_batch(target.read_position(), limit) as batch:
+        if batch is None:
+            return None
+        with target.transaction():
+            target.stage_batch(batch)
+            for span in target.spans():
+                apply_span(target, span)
+            outcome = target.record_batch(batch)
+    source.acknowledge_batch(outcome.upto)
+    return outcome
+
+
+def apply_span(target: Target, span: Span) -> None:
+    """Apply a span as one set; when the database refuses it, apply its halves, down to the one change to park."""
+    refused = try_span(target, span)
+    if refused is None:
+        return
+    if span.single:
+        target.park(span, refused)
+        return
+    for half in target.halve(span):
+        apply_span(target, half)
+
+
+def try_span(target: Target, span: Span) -> RejectedError | None:
+    """Apply a span under a savepoint; what the database said when it refused, and nothing is applied then."""
+    try:
+        with target.savepoint():
+            target.apply_clean(span)
+            target.apply_decisions(decide(target.find_conflicts(span)))
+            target.check_constraints()
+    except RejectedError as error:
+        return error
+    return None
+
+
+def retry_parked(target: Target, parked_id: int) -> bool:
+    """Try one parked change again; false when it was refused again and stays parked with the new cause."""
+    with target.transaction():
+        target.stage_parked(parked_id)
+        (span,) = target.spans()
+        refused = try_span(target, span)
+        if refused is not None:
+            target.park(span, refused)
+    return refused is None

@@ -1,0 +1,103 @@
+"""Supervises the links of one topology: a thread per link, a bounded number of target connections, a clean stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from replicator.errors import ReplicatorError
+from replicator.worker import LinkReport, Worker
+
+_STACK_BYTES = 512 * 1024
+_CRASH_PAUSE = 30.0
+
+
+class Service:
+    """Runs workers until stopped. A worker that ends by an error of ours (a bug) is reported, not hidden.
+
+    Args:
+        workers: one per link.
+        crashed: called with a link's report and the error when a worker's thread ends unexpectedly.
+    """
+
+    def __init__(self, workers: Sequence[Worker], crashed: Callable[[LinkReport, Exception], None]) -> None:
+        self._workers = workers
+        self._crashed = crashed
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Start all workers."""
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            for worker in self._workers:
+                thread = threading.Thread(target=self._work, args=(worker,), name=str(worker.report.link), daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        finally:
+            threading.stack_size(before)
+
+    def _work(self, worker: Worker) -> None:
+        """An error that is not of our tree is a bug: said in full, and the link starts again after a pause."""
+        while not self._stopping.is_set():
+            try:
+                worker.run()
+            except Exception as error:
+                self._crashed(worker.report, error)
+                self._stopping.wait(_CRASH_PAUSE)
+
+    def stop(self, seconds: float) -> bool:
+        """Ask every worker to finish its batch; false when one is still at it after ``seconds``.
+
+        Ending the process then is safe: an unfinished batch rolls back (invariant 3).
+        """
+        self._stopping.set()
+        for worker in self._workers:
+            worker.stop()
+        for thread in self._threads:
+            thread.join(seconds)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every link has its thread."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def reports(self) -> list[LinkReport]:
+        """What each worker is doing."""
+        return [worker.report for worker in self._workers]
+
+
+def drain_all(workers: Sequence[Worker], parallel: int) -> Iterator[tuple[Worker, ReplicatorError | None]]:
+    """Drain every link once, ``parallel`` at a time; each link with its error, or None, as it ends.
+
+    One link's error does not keep the others from being drained.
+    """
+    turn = threading.Semaphore(parallel)
+    ended: list[tuple[Worker, ReplicatorError | None]] = []
+    news = threading.Condition()
+
+    def drain(worker: Worker) -> None:
+        failure: ReplicatorError | None = None
+        try:
+            with turn:
+                worker.drain()
+        except ReplicatorError as error:
+            failure = error
+        finally:
+            with news:
+                ended.append((worker, failure))
+                news.notify()
+
+    threads = [threading.Thread(target=drain, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    told = 0
+    while told < len(threads):
+        with news:
+            news.wait_for(lambda: len(ended) > told)  # noqa: B023 - waits here, before ``told`` moves on
+            fresh = ended[told:]
+        told += len(fresh)
+        yield from fresh
+    for thread in threads:
+        thread.join()

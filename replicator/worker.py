@@ -1,0 +1,189 @@
+"""One link's loop: contact, move batches until nothing is left, wait, start again.
+
+A worker never gives up: a database that is away is tried again with jittered, growing pauses; an error that needs a
+person is said once per change and tried again slowly, so that mending the cause is enough. One worker is one thread
+and touches no other link (invariant 9).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from replicator.errors import ReplicatorError, RetryableError
+from replicator.model import LinkName, Outcome
+from replicator.pipeline import run_once
+from replicator.ports import Source, Target
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _PERSON_PAUSE = 0.2, 30.0, 30.0
+
+
+class LinkState(StrEnum):
+    """What a link's worker is doing."""
+
+    STARTING = "starting"
+    MOVING = "moving"
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """A worker's state at one moment; counters since the worker started."""
+
+    link: LinkName
+    state: LinkState = LinkState.STARTING
+    batches: int = 0
+    changes: int = 0
+    net: int = 0
+    conflicts: int = 0
+    parked: int = 0
+    error: str = ""
+    retries: int = field(default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Both ends of a link."""
+
+    source: Source
+    target: Target
+
+    def close(self) -> None:
+        """Release both."""
+        self.source.close()
+        self.target.close()
+
+
+class Worker:
+    """Moves one link's changes.
+
+    Args:
+        link: the link.
+        connect: opens both ends; called at the start and again after every error.
+        batch_changes: about how many changes make a batch.
+        listen: called with a new report whenever something happened (from the worker's thread).
+        slot: held while the target is used; when it is not free, the worker waits its turn.
+        keep_open: keep the target connected while idle (false when links outnumber connections).
+        contact_seconds: how often an idle link proves that both sides answer.
+    """
+
+    def __init__(
+        self,
+        link: LinkName,
+        connect: Callable[[], Ends],
+        *,
+        batch_changes: int,
+        listen: Callable[[LinkReport], None] = lambda report: None,
+        slot: AbstractContextManager[object] | None = None,
+        keep_open: bool = True,
+        contact_seconds: float = 60.0,
+    ) -> None:
+        self._connect = connect
+        self._ends: Ends | None = None
+        self._batch_changes = batch_changes
+        self._listen = listen
+        self._slot = slot or nullcontext()
+        self._keep_open = keep_open
+        self._contact_seconds = contact_seconds
+        self._contacted = 0.0
+        self._stop = threading.Event()
+        self.report = LinkReport(link)
+
+    # --- once ---
+
+    def drain(self) -> LinkReport:
+        """Move batches until the source has nothing more; raises what the databases raise. Used by ``sync``."""
+        try:
+            with self._slot:
+                ends = self._open()
+                self._contact(ends, 0.0)
+                self._move(ends)
+        finally:
+            self._close()
+        return self.report
+
+    def _open(self) -> Ends:
+        if self._ends is None:
+            self._ends = self._connect()
+            self._contacted = 0.0
+        return self._ends
+
+    def _contact(self, ends: Ends, every: float) -> None:
+        if self._contacted and time.monotonic() - self._contacted < every:
+            return
+        skew = ends.source.read_clock() - ends.target.read_clock()
+        ends.target.record_contact(ends.source.read_identity(), skew)
+        self._contacted = time.monotonic()
+
+    def _move(self, ends: Ends) -> None:
+        while not self._stop.is_set():
+            outcome = run_once(ends.source, ends.target, self._batch_changes)
+            if outcome is None:
+                return
+            self._count(outcome)
+            if not outcome.more:
+                return
+
+    def _count(self, outcome: Outcome) -> None:
+        was = self.report
+        self._say(
+            state=LinkState.MOVING, batches=was.batches + 1, changes=was.changes + outcome.changes, net=was.net + outcome.net,
+            conflicts=was.conflicts + outcome.conflicts, parked=was.parked + outcome.parked, error="", retries=0,
+        )  # fmt: skip
+
+    def _say(self, **changes: object) -> None:
+        self.report = replace(self.report, **changes)  # type: ignore[arg-type]  # fields are the report's own
+        self._listen(self.report)
+
+    # --- for ever ---
+
+    def run(self) -> None:
+        """Work until ``stop``; the batch in hand is finished first."""
+        while not self._stop.is_set():
+            try:
+                ends = self._turn()
+                if self.report.state is not LinkState.WAITING:
+                    self._say(state=LinkState.WAITING, error="", retries=0)
+                if not self._stop.is_set():
+                    ends.source.wait(self._contact_seconds)
+            except ReplicatorError as error:
+                self._pause_after(error)
+        self._close()
+        self._say(state=LinkState.STOPPED)
+
+    def _turn(self) -> Ends:
+        with self._slot:
+            ends = self._open()
+            self._contact(ends, self._contact_seconds)
+            self._move(ends)
+            if not self._keep_open:
+                ends.target.close()
+        return ends
+
+    def _pause_after(self, error: ReplicatorError) -> None:
+        """Drop the connections (their state is unknown) and wait: longer each time, and never in step with others."""
+        retries = self.report.retries + 1
+        self._close()
+        self._say(state=LinkState.RETRYING, error=str(error), retries=retries)
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(retries - 1, 16))
+        pause = longest if isinstance(error, RetryableError) else _PERSON_PAUSE
+        self._stop.wait(pause * random.uniform(0.5, 1.0))
+
+    def _close(self) -> None:
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            ends.close()
+
+    def stop(self) -> None:
+        """Ask the worker to end after the batch in hand. Thread-safe, repeatable."""
+        self._stop.set()
+        ends = self._ends
+        if ends is not None:
+            ends.source.wake()

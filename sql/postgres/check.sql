@@ -1,0 +1,37 @@
+-- What `check` looks at. Reads: pg_catalog. Writes: nothing. Called by: engines/postgres/checks.py.
+
+-- name: database
+select current_setting('server_version_num')::integer, current_setting('server_version'), current_user::text,
+    current_database()::text, pg_is_in_recovery(), current_setting('server_encoding'),
+    has_database_privilege(current_database(), 'create'),
+    case when to_regnamespace('replicator') is null then null else has_schema_privilege('replicator', 'create') end,
+    current_setting('max_prepared_transactions')::integer, current_setting('fsync') = 'on';
+
+-- name: tables
+-- $1: schemas, $2: tables. What may be wrong with a table that is to be captured.
+select n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relrowsecurity and c.relforcerowsecurity,
+    pg_has_role(c.relowner, 'usage'), pg_get_userbyid(c.relowner)::text, has_table_privilege(c.oid, 'select'),
+    has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'),
+    has_schema_privilege(n.oid, 'usage'),
+    coalesce((select quote_ident(rn.nspname) || '.' || quote_ident(r.relname)
+        from pg_partition_ancestors(c.oid) a join pg_class r on r.oid = a.relid join pg_namespace rn on rn.oid = r.relnamespace
+        where a.relid <> c.oid and r.oid = pg_partition_root(c.oid)), ''),
+    exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type <> '1'),
+    c.relrowsecurity
+from unnest($1::text[], $2::text[]) as wanted (schema, name)
+join pg_namespace n on n.nspname = wanted.schema
+join pg_class c on c.relnamespace = n.oid and c.relname = wanted.name
+order by 1, 2;
+
+-- name: open_transactions
+-- Transactions older than ten minutes hold back what VACUUM may remove, the outbox included.
+select pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
+    extract(epoch from clock_timestamp() - xact_start)::bigint
+from pg_stat_activity
+where datname = current_database() and xact_start < clock_timestamp() - interval '10 minutes'
+    and (backend_xid is not null or backend_xmin is not null) and pid <> pg_backend_pid()
+union all
+select 'prepared ' || gid, owner, '', 'prepared', extract(epoch from clock_timestamp() - prepared)::bigint
+from pg_prepared_xacts
+where database = current_database() and prepared < clock_timestamp() - interval '10 minutes'
+order by 5 desc;

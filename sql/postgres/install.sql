@@ -1,0 +1,207 @@
+-- What a plan reads, and the statements it is made of. Called by: engines/postgres/{installer,planned,inspect}.py.
+-- Planned statements hold no placeholders: they run by hand in psql as they are shown.
+
+-- name: our_schema
+select to_regclass('replicator.migration') is not null, to_regnamespace('replicator') is not null;
+
+-- name: migrations
+select number, checksum from replicator.migration order by number;
+
+-- name: has_identity
+select exists (select from replicator.identity);
+
+-- name: relations
+-- Every version of every table of a topology.
+select id, table_schema, table_name, columns, key, fingerprint, retired_at is not null, loaded_at is not null
+from replicator.relation where topology = $1 order by id;
+
+-- name: next_relation
+select coalesce(max(id), 0) + 1 from replicator.relation;
+
+-- name: topologies
+select topology from replicator.relation union select topology from replicator.link
+union select topology from replicator.acknowledged order by 1;
+
+-- name: functions
+-- Our functions with the fingerprint their comment carries.
+select p.proname, coalesce(substring(obj_description(p.oid, 'pg_proc') from '^replicator ([0-9a-f]+)'), '')
+from pg_proc p where p.pronamespace = to_regnamespace('replicator') order by 1;
+
+-- name: triggers
+-- Our triggers, except those partitions got from their root.
+select n.nspname, c.relname, t.tgname, t.tgtype::integer, t.tgenabled::text, p.proname, coalesce(t.tgoldtable, ''),
+    coalesce(t.tgnewtable, '')
+from pg_trigger t
+join pg_proc p on p.oid = t.tgfoid
+join pg_class c on c.oid = t.tgrelid
+join pg_namespace n on n.oid = c.relnamespace
+where p.pronamespace = to_regnamespace('replicator') and not t.tgisinternal
+    and not exists (select from pg_inherits i join pg_trigger r on r.tgrelid = i.inhparent and r.tgname = t.tgname
+        where i.inhrelid = t.tgrelid)
+order by 1, 2, 3;
+
+-- name: rowwise
+-- Tables a statement trigger would capture in the wrong order, because triggers that fire between the rows' changes and
+-- the end of the statement may change the same rows again: AFTER ROW triggers of the user's, and foreign-key actions
+-- that come back to the table, or reach a table with triggers.
+with recursive own (tgrelid, row_after) as (
+    select t.tgrelid, (t.tgtype & 1) = 1 and (t.tgtype & 66) = 0
+    from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+    where not t.tgisinternal and p.pronamespace is distinct from to_regnamespace('replicator') and t.tgenabled <> 'D'
+),
+action (parent, child) as (
+    select distinct confrelid, conrelid from pg_constraint
+    where contype = 'f' and (confdeltype in ('c', 'n', 'd') or confupdtype in ('c', 'n', 'd'))
+),
+reach (origin, reached) as (
+    select parent, child from action
+    union
+    select r.origin, a.child from reach r join action a on a.parent = r.reached
+)
+select tgrelid::bigint from own where row_after
+union
+select r.origin::bigint from reach r
+where r.reached = r.origin or exists (select from own where own.tgrelid = r.reached);
+
+-- name: owned
+-- $1: table oids. Those the present role owns, itself or through a role it is a member of.
+select oid::bigint from pg_class where oid = any($1::bigint[]::oid[]) and pg_has_role(relowner, 'usage');
+
+-- name: list_objects
+select pg_describe_object('pg_namespace'::regclass, oid, 0) from pg_namespace where nspname = 'replicator'
+union all
+select pg_describe_object('pg_class'::regclass, oid, 0) from pg_class
+where relnamespace = to_regnamespace('replicator') and relkind in ('r', 'v', 'm', 'S', 'p')
+union all
+select pg_describe_object('pg_proc'::regclass, oid, 0) from pg_proc where pronamespace = to_regnamespace('replicator')
+union all
+select pg_describe_object('pg_trigger'::regclass, t.oid, 0) from pg_trigger t
+where t.tgfoid in (select oid from pg_proc where pronamespace = to_regnamespace('replicator'))
+    or t.tgname like '!replicator\_%'
+union all
+select pg_describe_object('pg_publication'::regclass, oid, 0) from pg_publication where pubname like 'replicator\_%'
+order by 1;
+
+-- name: list_links
+select topology, site, direction, position, source_identity,
+    coalesce((extract(epoch from greatest(recorded_at, contact_at)) * 1000000)::bigint, 0), changes, conflicts,
+    (select count(*) from replicator.parked p where p.link = l.id), skew_us, newest_changed_at
+from replicator.link l where topology = $1 order by site, direction;
+
+-- name: install_lock
+-- One install at a time; the session's end frees it.
+select pg_try_advisory_lock(1919250540, 0);
+
+-- name: migrate
+begin;
+/*: body *//*:*/
+insert into replicator.migration (number, name, checksum) values (/*: number */1/*:*/, /*: name */'x'/*:*/, /*: checksum */'x'/*:*/);
+commit;
+
+-- name: create_identity
+insert into replicator.identity (database_id, epoch)
+select pg_catalog.gen_random_uuid()::text, pg_catalog.gen_random_uuid()::text on conflict do nothing;
+
+-- name: create_function
+begin;
+/*: body *//*:*/
+comment on function replicator."__function__"(/*: arguments *//*:*/) is /*: comment */'replicator x'/*:*/;
+commit;
+
+-- name: add_relation
+begin;
+update replicator.relation set retired_at = pg_catalog.now()
+where topology = /*: topology */'x'/*:*/ and table_schema = /*: schema */'x'/*:*/ and table_name = /*: table */'x'/*:*/
+    and fingerprint <> /*: fingerprint */'x'/*:*/ and retired_at is null;
+insert into replicator.relation (id, topology, table_schema, table_name, columns, key, fingerprint) overriding system value
+values (/*: id */1/*:*/, /*: topology */'x'/*:*/, /*: schema */'x'/*:*/, /*: table */'x'/*:*/,
+    array[/*: columns */'a'/*:*/]::text[], array[/*: key */'a'/*:*/]::text[], /*: fingerprint */'x'/*:*/)
+on conflict (topology, table_schema, table_name, fingerprint) do update set retired_at = null;
+commit;
+
+-- name: capture_existing
+-- Captures the rows the table had before its triggers, as inserts, 5,000 to a transaction. FOR SHARE makes each row's
+-- place in the outbox right against changes made meanwhile; a writer waits at most for one such transaction.
+do $existing$
+declare
+    last record;
+    stamp bigint;
+begin
+    perform pg_catalog.set_config(name, value, false)
+    from (values /*: settings */('timezone', 'UTC')/*:*/) as setting (name, value);
+    stamp := greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock));
+    with chunk as materialized (
+        select row(/*: columns */t."a"/*:*/)::text as image, row_number() over (order by /*: key */t."a"/*:*/) as place,
+            (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
+        from (
+            select * from /*: only *//*:*/ "__schema__"."__table__" t
+            order by /*: key */t."a"/*:*/ limit 5000 for share
+        ) t
+    ),
+    written as (
+        insert into replicator.outbox (relation, op, changed_at, after)
+        select /*: relation */1/*:*/, 'i', stamp, image from chunk where inside order by place
+    )
+    select chunk.* into last from chunk order by place desc limit 1;
+    while last.place is not null loop
+        commit;
+        with chunk as materialized (
+            select row(/*: columns */t."a"/*:*/)::text as image, row_number() over (order by /*: key */t."a"/*:*/) as place,
+                (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
+            from (
+                select * from /*: only *//*:*/ "__schema__"."__table__" t where (/*: key */t."a"/*:*/) > (/*: last */last.k0/*:*/)
+                order by /*: key */t."a"/*:*/ limit 5000 for share
+            ) t
+        ),
+        written as (
+            insert into replicator.outbox (relation, op, changed_at, after)
+            select /*: relation */1/*:*/, 'i', stamp, image from chunk where inside order by place
+        )
+        select chunk.* into last from chunk order by place desc limit 1;
+    end loop;
+    update replicator.relation set loaded_at = pg_catalog.now() where id = /*: relation */1/*:*/;
+end
+$existing$;
+
+-- name: drop_function
+begin;
+set local lock_timeout = '2s';
+drop function if exists replicator."__function__"() cascade;
+commit;
+
+-- name: forget_topology
+begin;
+delete from replicator.outbox where pg_catalog.abs(relation) in (select id from replicator.relation where topology = /*: topology */'x'/*:*/);
+delete from replicator.relation where topology = /*: topology */'x'/*:*/;
+delete from replicator.acknowledged where topology = /*: topology */'x'/*:*/;
+delete from replicator.ledger where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);
+delete from replicator.conflict where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);
+delete from replicator.parked where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);
+delete from replicator.link where topology = /*: topology */'x'/*:*/;
+commit;
+
+-- name: drop_schema
+begin;
+set local lock_timeout = '2s';
+drop schema if exists replicator cascade;
+commit;
+
+-- name: create_schema
+create schema if not exists "__schema__";
+
+-- name: create_table
+create table if not exists "__schema__"."__table__" (/*: parts */"a" integer/*:*/);
+
+-- name: column
+alter table x add column "__column__" /*: type */text/*:*/ /*: collation *//*:*/ /*: not_null */not null/*:*/;
+
+-- name: primary_key
+alter table x add primary key (/*: columns */"a"/*:*/);
+
+-- name: unique
+alter table x add constraint "__name__" unique (/*: columns */"a"/*:*/) deferrable initially immediate;
+
+-- name: foreign_key
+alter table "__schema__"."__table__" add constraint "__name__" foreign key (/*: columns */"a"/*:*/)
+    references "__parent_schema__"."__parent__" (/*: parent_columns */"a"/*:*/)
+    on delete /*: on_delete */no action/*:*/ on update /*: on_update */no action/*:*/ deferrable initially immediate;

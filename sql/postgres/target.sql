@@ -1,0 +1,123 @@
+-- Bookkeeping of a link at a PostgreSQL target: lease, position, contact, parked changes.
+
+-- name: ensure_link
+insert into replicator.link (topology, site, direction) values ($1, $2, $3)
+    on conflict (topology, site, direction) do nothing;
+
+-- name: read_link
+select id, position, source_identity from replicator.link where topology = $1 and site = $2 and direction = $3;
+
+-- name: take_lease
+-- One replicator per link: a session lock, gone when the session is. The class number is 'repl' in ASCII.
+select pg_try_advisory_lock(1919250540, $1);
+
+-- name: lease_holder
+select a.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local')
+  from pg_locks as l join pg_stat_activity as a on a.pid = l.pid
+ where l.locktype = 'advisory' and l.classid = 1919250540 and l.objid = $1 and l.granted
+   and l.database = (select oid from pg_database where datname = current_database());
+
+-- name: record_batch
+update replicator.link
+   set position = $1, recorded_at = clock_timestamp(), changes = changes + $2, conflicts = conflicts + $3,
+       parked = parked + $4, newest_changed_at = greatest(newest_changed_at, $5)
+ where id = $6 and position is not distinct from $7;
+
+-- name: record_clock
+-- Hybrid time: what this database writes from now on counts as later than what it has just seen.
+update replicator.clock set seen = $1 where seen < $1;
+
+-- name: record_contact
+update replicator.link
+   set source_identity = $1, contact_at = clock_timestamp(), skew_us = $2
+ where id = $3 and source_identity in ('', $1);
+
+-- name: list_links
+select topology, site, direction, position, source_identity,
+       coalesce((extract(epoch from greatest(recorded_at, contact_at)) * 1000000)::bigint, 0),
+       changes, conflicts, (select count(*) from replicator.parked as p where p.link = l.id), skew_us, newest_changed_at
+  from replicator.link as l
+ where topology = $1
+ order by site, direction;
+
+-- name: read_clock
+select (extract(epoch from clock_timestamp()) * 1000000)::bigint;
+
+-- name: parked_relations
+select distinct relation from replicator.parked where link = $1;
+
+-- name: hold_stage
+-- Changes of rows that have parked changes wait behind them (text lane).
+with held as (
+    delete from pg_temp.replicator_stage as s
+     using (select ord, op, changed_at, before, after,
+                   coalesce(before, after)::pg_temp."__text__" as k, after::pg_temp."__text__" as a
+              from pg_temp.replicator_stage where relation = $1 and op <> 't' offset 0) as x
+     where s.ord = x.ord and s.relation = $1
+       and exists (select from replicator.parked as p where p.link = $2 and p.relation = $3
+                      and p.key in (row(/*: key */ (x.k).v0 /*:*/)::text, row(/*: after_key */ (x.a).v0 /*:*/)::text))
+ returning s.ord, s.op, s.changed_at, s.before, s.after, row(/*: key */ (x.k).v0 /*:*/)::text as key)
+insert into replicator.parked (link, relation, key, op, state, changed_at, columns, before, after, cause, position, attempts)
+select $2, $3, key, op, 'waiting', changed_at, $4, before, after, 'waits behind an earlier parked change of this row', $5, 0
+  from held order by ord;
+
+-- name: hold_rows
+-- The same for the typed lane.
+with held as (
+    delete from pg_temp."__rows__" as s
+     where exists (select from replicator.parked as p where p.link = $1 and p.relation = $2
+                      and p.key = row(/*: key */ s.v0 /*:*/)::text)
+ returning s.*)
+insert into replicator.parked (link, relation, key, op, state, changed_at, columns, after, cause, position, attempts)
+select $1, $2, row(/*: held_key */ v0 /*:*/)::text, op, 'waiting', changed_at, $3, row(/*: values */ v0 /*:*/)::text,
+       'waits behind an earlier parked change of this row', $4, 0
+  from held order by ord;
+
+-- name: add_parked
+insert into replicator.parked (link, relation, key, op, state, changed_at, columns, before, after, sqlstate, cause, position, attempts)
+values ($1, $2, $3, $4, 'parked', $5, $6, $7, $8, $9, $10, $11, $12);
+
+-- name: staged_change
+-- The one change of a single span, from the text lane.
+select s.relation, s.op, s.changed_at, s.before, s.after from pg_temp.replicator_stage as s where s.ord = $1;
+
+-- name: staged_row
+-- The same from a typed lane, as a record literal.
+select s.op, s.changed_at, row(/*: values */ s.v0 /*:*/)::text from pg_temp."__rows__" as s where s.ord = $1;
+
+-- name: list_parked
+select p.id, l.site, p.relation, p.key, p.op, p.state, p.columns, p.before, p.after, p.sqlstate, p.cause,
+       (extract(epoch from p.parked_at) * 1000000)::bigint, p.attempts, p.changed_at
+  from replicator.parked as p join replicator.link as l on l.id = p.link
+ where p.link = $1 and ($2::bigint[] = '{}' or p.id = any ($2)) and ($3 = '' or p.relation = $3)
+ order by p.id;
+
+-- name: take_parked
+-- The last column: the first parked change of the same row.
+delete from replicator.parked as p where id = $1 and link = $2
+returning relation, key, op, changed_at, columns, before, after, attempts,
+          (select min(q.id) from replicator.parked as q
+            where q.link = p.link and q.relation = p.relation and q.key = p.key and p.key <> '');
+
+-- name: stage_parked
+insert into pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) values (1, $1, $2, $3, $4, $5);
+
+-- name: restore_parked
+-- Puts a change back under its old number, so that it stays first of its row's queue.
+insert into replicator.parked (id, link, relation, key, op, state, changed_at, columns, before, after, sqlstate, cause, position, attempts)
+overriding system value
+values ($1, $2, $3, $4, $5, 'parked', $6, $7, $8, $9, $10, $11, $12, $13);
+
+-- name: edit_parked
+update replicator.parked set after = $1 where id = $2 and link = $3;
+
+-- name: add_skipped
+insert into replicator.conflict (link, relation, key, kind, before, after, changed_at, policy, verdict, reason, position)
+values ($1, $2, $3, 'parked', $4, $5, $6, 'manual', 'keep', $7, $8);
+
+-- name: truncate_parked
+-- A TRUNCATE overtakes the parked changes of its table: applied later, they would bring rows back.
+with overtaken as (delete from replicator.parked where link = $1 and relation = $2 returning *)
+insert into replicator.conflict (link, relation, key, kind, changed_at, policy, verdict, reason)
+select link, relation, key, 'parked', changed_at, 'manual', 'keep', 'overtaken by a TRUNCATE of the table; was: ' || cause
+  from overtaken;

@@ -1,0 +1,86 @@
+-- Statements that `install` plans for a SQLite file. Every one can be run by hand in the sqlite3 shell; what belongs
+-- together stands between BEGIN and COMMIT. Run by replicator/engines/sqlite/installer.py.
+
+-- name: migrate
+begin immediate;
+/*: body */ select 1 /*:*/;
+insert into replicator_migration (number, name, checksum, applied_at)
+values (/*: number */ 0 /*:*/, /*: name */ '' /*:*/, /*: checksum */ '' /*:*/, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
+commit
+
+-- name: create_identity
+insert into replicator_identity (only_row, database_id, epoch)
+select 1, lower(hex(randomblob(16))), lower(hex(randomblob(6)))
+where not exists (select 1 from replicator_identity)
+
+-- name: widen_outbox
+alter table replicator_outbox add column "__place__"
+
+-- name: capture_table
+-- One transaction per table: no write of the application falls between two triggers, and the order to read all rows
+-- is given exactly when capture begins.
+begin immediate;
+/*: statements */ select 1 /*:*/;
+commit
+
+-- name: drop_trigger
+drop trigger if exists "__trigger__"
+
+-- name: add_relation
+insert into replicator_relation (id, topology, table_name, columns, "key", fingerprint, created_at)
+values (/*: id */ 1 /*:*/, /*: topology */ '' /*:*/, /*: table */ '' /*:*/, /*: columns */ '' /*:*/, /*: key */ '' /*:*/,
+    /*: fingerprint */ '' /*:*/, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+
+-- name: retire_relation
+update replicator_relation set retired_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+where id = /*: id */ 0 /*:*/
+
+-- name: order_read_all
+-- Op a: the reader is to read every row of the table, in small steps, behind all that was captured before.
+insert into replicator_outbox (relation, op, changed_at)
+select /*: relation */ 0 /*:*/, 'a', /*: hybrid_time */ 0 /*:*/
+where exists (select 1 from "__table__")
+
+-- name: create_table
+create table "__table__" (
+    /*: lines */ "__column__" text /*:*/
+)
+
+-- name: drop_table
+drop table if exists "__table__"
+
+-- name: retire_topology
+update replicator_relation set retired_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+where topology = /*: topology */ '' /*:*/ and retired_at is null
+
+-- name: forget_acknowledged
+delete from replicator_acknowledged where topology = /*: topology */ '' /*:*/
+
+-- name: forget_link_rows
+delete from "__table__" where link in (select id from replicator_link where topology = /*: topology */ '' /*:*/)
+
+-- name: forget_links
+delete from replicator_link where topology = /*: topology */ '' /*:*/
+
+-- name: list_migrations
+select number, checksum from replicator_migration order by number
+
+-- name: list_relations
+select id, table_name, fingerprint from replicator_relation where topology = ? and retired_at is null order by id
+
+-- name: next_relation
+select coalesce(max(id), 0) + 1 from replicator_relation
+
+-- name: list_topologies
+-- Everyone who still needs our tables here.
+select topology from replicator_relation where retired_at is null
+union select topology from replicator_acknowledged
+union select topology from replicator_link
+
+-- name: identity
+select database_id || ':' || epoch from replicator_identity where only_row = 1
+
+-- name: list_links
+select site, direction, position, source_identity, coalesce(recorded_at, 0), changes, conflicts, parked, skew_us,
+    newest_changed_at
+from replicator_link where topology = ? order by site, direction

@@ -1,0 +1,1 @@
+"""Proof, arranged by what it needs: nothing, one engine, two engines, the whole program."""

@@ -1,0 +1,91 @@
+-- Capture by statement: one call per INSERT, UPDATE, DELETE or TRUNCATE statement, rows from transition tables.
+-- Runs inside the application's transaction. Reads: the transition tables, replicator.clock. Writes: replicator.outbox,
+-- replicator.tick. Fired by: triggers/postgres/triggers.sql. Rendered by: engines/postgres/capture.py. See README.md.
+create or replace function replicator."__function__"() returns trigger
+language plpgsql security definer set search_path = pg_catalog /*: settings */set timezone = 'UTC'/*:*/
+as $capture$
+#variable_conflict use_column
+declare
+    ready boolean;
+    stamp bigint;
+    origin text;
+    captured bigint;
+    last_seq bigint;
+begin
+    if tg_op = 'INSERT' then
+        select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
+            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
+        into stamp, origin, ready
+        from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
+            lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
+                from (select) as nothing left join new_rows as n on false) as found_columns;
+        if ready then
+            insert into replicator.outbox (relation, op, changed_at, origin, after)
+            select /*: relation */1/*:*/, 'i', stamp, origin, row(/*: new_columns */n."a", n."b"/*:*/)::text
+            from new_rows as n
+            where /*: new_filter */true/*:*/;
+        end if;
+    elsif tg_op = 'UPDATE' then
+        select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
+            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
+        into stamp, origin, ready
+        from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
+            lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
+                from (select) as nothing left join new_rows as n on false) as found_columns;
+        if ready then
+            -- Both transition tables are filled in step, so the n-th old row belongs to the n-th new row.
+            insert into replicator.outbox (relation, op, changed_at, origin, before, after)
+            select /*: relation */1/*:*/,
+                case when not n.inside then 'd' when not o.inside then 'i' when o.key *<> n.key then 'k' else 'u' end,
+                stamp, origin, case when o.inside then o.image end, case when n.inside then n.image end
+            from (
+                select row_number() over () as place, row(/*: old_columns */o."a", o."b"/*:*/)::text as image,
+                    row(/*: old_key */o."a"/*:*/) as key, (/*: old_filter */true/*:*/) is true as inside
+                from old_rows as o
+            ) as o
+            join (
+                select row_number() over () as place, row(/*: new_columns */n."a", n."b"/*:*/)::text as image,
+                    row(/*: new_key */n."a"/*:*/) as key, (/*: new_filter */true/*:*/) is true as inside
+                from new_rows as n
+            ) as n on n.place = o.place
+            where (o.inside and n.inside and o.image <> n.image) or o.inside <> n.inside;
+        end if;
+    elsif tg_op = 'DELETE' then
+        select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
+            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
+        into stamp, origin, ready
+        from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
+            lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
+                from (select) as nothing left join old_rows as n on false) as found_columns;
+        if ready then
+            insert into replicator.outbox (relation, op, changed_at, origin, before)
+            select /*: relation */1/*:*/, 'd', stamp, origin, row(/*: old_columns */o."a", o."b"/*:*/)::text
+            from old_rows as o
+            where /*: old_filter */true/*:*/;
+        end if;
+    else
+        ready := true;
+        insert into replicator.outbox (relation, op, changed_at, origin)
+        select /*: relation */1/*:*/, 't',
+            greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
+            nullif(current_setting('replicator.origin', true), '');
+    end if;
+    if not ready then
+        -- The table's columns are not those this function was made for: capture what there is, by name.
+        execute replicator.capture_by_name(tg_relid, tg_op, 'old_rows', 'new_rows') using -/*: relation */1/*:*/, stamp, origin;
+    end if;
+    get diagnostics captured = row_count;
+    if captured = 0 then
+        return null;
+    end if;
+    last_seq := currval('replicator.outbox_seq_seq'::regclass);
+    if last_seq % 8192 < captured then
+        insert into replicator.tick (seq, snapshot) values (last_seq, pg_current_snapshot());
+    end if;
+    -- The reader holds this lock exclusively while it sleeps; a notification would stop PREPARE TRANSACTION.
+    if not pg_try_advisory_xact_lock_shared(/*: lock */1/*:*/) and current_setting('max_prepared_transactions') = '0' then
+        perform pg_notify(/*: channel */'replicator'/*:*/, '');
+    end if;
+    return null;
+end
+$capture$;
