@@ -7,11 +7,13 @@ each time it connects. Plans come parents first, so that engines can apply in th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Protocol
 
+from replicator.audit import Audit, Limits, TableReport, Watch
 from replicator.engines.postgres.audit import PostgresAudit
 from replicator.engines.postgres.installer import PostgresInstaller
 from replicator.engines.postgres.source import PostgresSource
@@ -22,17 +24,20 @@ from replicator.engines.sqlite.source import SqliteSource
 from replicator.engines.sqlite.target import SqliteTarget
 from replicator.engines.sqlite.watch import Watcher
 from replicator.errors import ReplicatorError, SettingsError
-from replicator.model import Catalogue, Engine, LinkName, TablePlan
-from replicator.ports import Auditable, Installable, Source, Target
-from replicator.settings import Database, Settings, load
+from replicator.model import Catalogue, Engine, LinkName, LinkRecord, Position, TableName, TablePlan
+from replicator.ports import Auditable, InFlight, Installable, Source, Target
+from replicator.settings import CENTRE, Database, Settings, load
 from replicator.topology import Topology, check_expressions, compile_topology
 from replicator.worker import Ends, LinkReport, Worker
 
-CENTRE = "centre"
-"""The centre's place name beside the sites' names."""
+__all__ = ["CENTRE", "App", "CapturedSource"]
 
 _CONNECTIONS = 16
 """Target connections the service uses at most; with more links than that, each link connects only while it moves."""
+
+
+class CapturedSource(Source, InFlight, Protocol):
+    """A source as both engines have it: it also tells what is in flight."""
 
 
 class App:
@@ -95,7 +100,7 @@ class App:
             return SqliteAudit(database.path)
         return PostgresAudit(database.dsn)
 
-    def source(self, site: str, plans: Sequence[TablePlan]) -> Source:
+    def source(self, site: str, plans: Sequence[TablePlan]) -> CapturedSource:
         """A site as the source of its link; close it."""
         database = self.database(site)
         if database.engine is Engine.SQLITE:
@@ -116,6 +121,10 @@ class App:
         failed: dict[str, ReplicatorError] = {}
 
         def read(place: str) -> None:
+            if place == CENTRE and self._is_unmade(place):
+                with self._lock:
+                    self._catalogues[place] = Catalogue(Engine.SQLITE, "", {})
+                return
             try:
                 with closing(self.installable(place)) as database:
                     catalogue = database.read_catalogue()
@@ -128,6 +137,11 @@ class App:
         with ThreadPoolExecutor(max_workers=min(8, len(wanted))) as pool:
             list(pool.map(read, wanted))
         return failed
+
+    def _is_unmade(self, place: str) -> bool:
+        """Whether the place is a SQLite file that is not there yet; a centre's is made by install."""
+        database = self.database(place)
+        return database.engine is Engine.SQLITE and not database.path.exists()
 
     def topology(self) -> Topology:
         """The topology compiled against the catalogues read so far; the centre's is required.
@@ -161,7 +175,56 @@ class App:
         order = {shape.name: place for place, shape in enumerate(topology.centre_tables)}
         return tuple(sorted(topology.plans[site], key=lambda plan: order[plan.target]))
 
+    def plans_at(self, place: str) -> tuple[TablePlan, ...]:
+        """The plans that concern a place: a site's own; for the centre those of every site read so far."""
+        if place != CENTRE:
+            return self.plans(place)
+        known = [site for site in self.sites if site in self._catalogues]
+        return tuple(plan for site in known for plan in self.plans(site))
+
+    def read_links(self) -> tuple[list[LinkRecord], int]:
+        """What the centre has on record of its links, and its clock (microseconds since 1970)."""
+        with closing(self.installable(CENTRE)) as centre:
+            return list(centre.list_links(self.settings.topology)), centre.read_clock()
+
     # --- work ---
+
+    def audit(self, site: str, plans: Sequence[TablePlan], limits: Limits) -> Iterator[TableReport]:
+        """Audit a site's tables one by one; read only, also while the replicator works."""
+        link = self.link(site)
+        with ExitStack() as opened:
+            source, target = (opened.enter_context(closing(self.auditable(place))) for place in (site, CENTRE))
+            in_flight = opened.enter_context(closing(self.source(site, self.plans(site))))
+            centre = opened.enter_context(closing(self.installable(CENTRE)))
+
+            def record() -> LinkRecord | None:
+                return next((each for each in centre.list_links(link.topology) if each.link == link), None)
+
+            def position() -> Position | None:
+                known = record()
+                return known.position if known else None
+
+            def parked(plan: TablePlan) -> set[tuple[str | None, ...]]:
+                known = record()
+                return self._parked_keys(site, plan) if known and known.parked else set()
+
+            watch = Watch(in_flight, position, parked)
+            yield from Audit(site, source, target, watch, limits=limits, shared=self._shared()).run(plans)
+
+    def _parked_keys(self, site: str, plan: TablePlan) -> set[tuple[str | None, ...]]:
+        """Source keys of the changes of one table that are parked."""
+        with closing(self.target(site, ())) as target:
+            changes = target.list_parked(table=str(plan.target))
+        images = [image for change in changes for image in (change.before, change.after) if image is not None]
+        return {tuple(_text(image.get(name)) for name in plan.key) for image in images}
+
+    def _shared(self) -> set[TableName]:
+        """Target tables that more than one site writes, as far as is known, with nothing that tells their rows apart."""
+        feeders: dict[TableName, int] = {}
+        for plan in self.plans_at(CENTRE):
+            feeders[plan.target] = feeders.get(plan.target, 0) + (not plan.constants)
+        unknown = any(site not in self._catalogues for site in self.sites)
+        return {name for name, sites in feeders.items() if sites > 1 or (sites and unknown)}
 
     def connect(self, site: str) -> Ends:
         """Both ends of a site's link, planned against the catalogues as they are now."""
@@ -191,3 +254,7 @@ class App:
             return self.connect(site)
 
         return connect
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -25,6 +25,7 @@ from replicator.model import (
     Outcome,
     ParkedChange,
     Position,
+    RecordedConflict,
     Relation,
     Span,
     TableName,
@@ -203,8 +204,15 @@ class Target(Protocol):
         """
         ...
 
+    # Parked changes are worked on beside a running replicator: nothing from here to ``close`` takes the lease. A change
+    # that comes in meanwhile waits behind the one in hand, at worst with nothing before it, until it is tried too.
+
     def list_parked(self, *, ids: Sequence[int] = (), table: str = "") -> Sequence[ParkedChange]:
         """This link's parked changes, oldest first."""
+        ...
+
+    def list_conflicts(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100) -> Sequence[RecordedConflict]:
+        """This link's newest recorded decisions, oldest first. Read only."""
         ...
 
     def stage_parked(self, parked_id: int) -> None:
@@ -262,6 +270,10 @@ class Installable(Protocol):
         """Links recorded here (targets only)."""
         ...
 
+    def read_clock(self) -> int:
+        """The database's wall clock, microseconds since 1970. Needs nothing of ours."""
+        ...
+
     def close(self) -> None:
         """Release all connections. Repeatable."""
         ...
@@ -296,7 +308,7 @@ class AuditTable:
 class AuditRow:
     """One row as its database spells it for comparison: images of its key and of all columns, and the key itself.
 
-    ``native``: the key's values as ``InFlight`` takes them (SQLite: as stored; PostgreSQL: ``value::text``).
+    ``native``: the key's values as ``InFlight`` takes them (SQLite: as stored; PostgreSQL: as in record literals).
     """
 
     key: str
@@ -338,7 +350,7 @@ class InFlight(Protocol):
     def keys_in_flight(self, table: TablePlan, after: Position | None, keys: Sequence[Key]) -> set[Key]:
         """Those of ``keys`` with a committed change behind ``after``, before or after that change. Read only.
 
-        Key values: SQLite as stored; PostgreSQL as ``value::text`` spells them in our sessions. A TRUNCATE behind ``after``
+        Key values: SQLite as stored; PostgreSQL as record literals spell them. A TRUNCATE behind ``after``
         puts every key in flight. Changes already pruned may be left out: the caller checks that the link did not move.
         """
         ...

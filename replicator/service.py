@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
-from replicator.errors import ReplicatorError
 from replicator.worker import LinkReport, Worker
 
 _STACK_BYTES = 512 * 1024
@@ -52,10 +52,11 @@ class Service:
         Ending the process then is safe: an unfinished batch rolls back (invariant 3).
         """
         self._stopping.set()
+        deadline = time.monotonic() + seconds
         for worker in self._workers:
             worker.stop()
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(deadline - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in self._threads)
 
     @property
@@ -68,21 +69,21 @@ class Service:
         return [worker.report for worker in self._workers]
 
 
-def drain_all(workers: Sequence[Worker], parallel: int) -> Iterator[tuple[Worker, ReplicatorError | None]]:
+def drain_all(workers: Sequence[Worker], parallel: int) -> Iterator[tuple[Worker, Exception | None]]:
     """Drain every link once, ``parallel`` at a time; each link with its error, or None, as it ends.
 
-    One link's error does not keep the others from being drained.
+    One link's error, a bug of ours included, does not keep the others from being drained.
     """
     turn = threading.Semaphore(parallel)
-    ended: list[tuple[Worker, ReplicatorError | None]] = []
+    ended: list[tuple[Worker, Exception | None]] = []
     news = threading.Condition()
 
     def drain(worker: Worker) -> None:
-        failure: ReplicatorError | None = None
+        failure: Exception | None = None
         try:
             with turn:
                 worker.drain()
-        except ReplicatorError as error:
+        except Exception as error:
             failure = error
         finally:
             with news:

@@ -26,6 +26,8 @@ _WORD_PASSWORD = re.compile(r"(\b(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s
 _TEXTS = re.compile(r"sites\..*|centre\..*|sites_from.*|tables\..*\.(where|name|target)|topology")
 _LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
 _SITE = "site"
+CENTRE = "centre"
+"""The centre's place name beside the sites' names."""
 
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 
@@ -240,6 +242,8 @@ def _check_sites(settings: Settings) -> None:
         key = f"sites.{name}"
         if not name.strip() or len(name) > 63 or not name.isprintable():
             raise settings.error("a site's name has 1 to 63 printable characters", key=key)
+        if name == CENTRE:
+            raise settings.error("this name stands for the centre", key=key, hint="call the site something else")
         if site.identity in taken:
             hint = "each database is one site, and the centre is none of them"
             raise settings.error(f"the same database as {taken[site.identity]}: {site.shown}", key=key, hint=hint)
@@ -262,7 +266,7 @@ def _check_keyed_by(settings: Settings, place: int, rule: TableRule) -> None:
 
 def _explain(file: YamlFile, error: ValidationError) -> SettingsError:
     """The findings of pydantic as one SettingsError, the others listed below the first. Never with a value."""
-    found = sorted(_findings(file, error), key=lambda finding: file.line(finding[0]))
+    found = sorted(_findings(file, error), key=lambda finding: (file.line(finding[0]), finding[1] != _UNKNOWN))
     key, message, hint = found[0]
     others = [f"\n  also line {file.line(other)}: {other}: {text}" for other, text, _ in found[1:5]]
     return file.error(message + "".join(others), key=key, hint=hint)
@@ -277,7 +281,7 @@ def _findings(file: YamlFile, error: ValidationError) -> Iterator[tuple[str, str
         context = finding.get("ctx", {})
         if kind == "extra_forbidden":
             known = _known_keys(finding["loc"])
-            yield key, "unknown key", f"known here: {', '.join(known)}" + _suggest(loc[-1], known)
+            yield key, _UNKNOWN, f"known here: {', '.join(known)}" + _suggest(loc[-1], known)
         elif kind == "missing":
             yield key, "this key is required", _REQUIRED.get(loc[-1], "see config/reference.yaml")
         elif kind == "enum":
@@ -292,6 +296,7 @@ def _findings(file: YamlFile, error: ValidationError) -> Iterator[tuple[str, str
             yield key, finding["msg"][:1].lower() + finding["msg"][1:], "see config/reference.yaml"
 
 
+_UNKNOWN = "unknown key"
 _REQUIRED = {
     "topology": "give the topology a name: topology: bloodlab",
     "centre": "say where everything goes: centre: {url: postgresql://localhost/central}",

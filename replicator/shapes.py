@@ -187,8 +187,9 @@ def _site_foreign_keys(
 def _extend(
     feed: Feed, parent: Feed, key: ForeignKeyShape, shapes: Mapping[TableName, TableShape]
 ) -> tuple[ForeignKeyShape | None, str]:
-    columns, referred = feed.renamed(key.columns), parent.renamed(key.parent_columns or parent.key)
-    if columns is None or referred is None:
+    named = key.parent_columns if all(key.parent_columns) else ()  # SQLite need not name them: the key is meant
+    columns, referred = feed.renamed(key.columns), parent.renamed(named or parent.source.key)
+    if columns is None or referred is None or len(columns) != len(referred):
         return None, "not all of its columns are captured"
     if parent.where is not None:
         return None, "its parent has a row filter"

@@ -118,8 +118,11 @@ class Worker:
     def _contact(self, ends: Ends, every: float) -> None:
         if self._contacted and time.monotonic() - self._contacted < every:
             return
-        skew = ends.source.read_clock() - ends.target.read_clock()
-        ends.target.record_contact(ends.source.read_identity(), skew)
+        identity = ends.source.read_identity()  # first, so that both are connected when the clocks are read
+        before = ends.target.read_clock()
+        clock = ends.source.read_clock()
+        skew = clock - (before + ends.target.read_clock()) // 2
+        ends.target.record_contact(identity, skew)
         self._contacted = time.monotonic()
 
     def _move(self, ends: Ends) -> None:

@@ -32,7 +32,6 @@ from replicator.audit.report import (
 )
 from replicator.audit.settle import LOT, Judged, ParkedKeys, Settler, Watch
 from replicator.audit.sides import Sides, difference, not_compared, sides_of
-from replicator.canonical import FORMS_VERSION
 from replicator.errors import ReplicatorError
 from replicator.model import TableName, TablePlan
 from replicator.ports import Auditable

@@ -43,6 +43,8 @@ _PLAIN = {
     Engine.POSTGRES: frozenset({Form.INTEGER, Form.TEXT, Form.UUID, Form.DATE}),
     Engine.SQLITE: frozenset({Form.INTEGER, Form.TEXT, Form.BYTES, Form.STORAGE}),
 }
+_PLAIN_TEXTS = ("text", "character varying", "name")
+"""PostgreSQL types a cast to text spells as the output function does (an inet, for one, gets its ``/32``)."""
 
 ParkedKeys = Callable[[TablePlan], Collection[tuple[str | None, ...]]]
 """Gives the keys of a table's parked changes: source key values in key order, as text."""
@@ -78,7 +80,9 @@ class Settler:
         shared: other sites write the table too and nothing tells their rows apart: extra rows are not judged.
     """
 
-    def __init__(self, sides: Sides, source: Auditable, target: Auditable, watch: Watch, *, shared: bool = False) -> None:
+    def __init__(
+        self, sides: Sides, source: Auditable, target: Auditable, watch: Watch, *, shared: bool = False
+    ) -> None:
         self._sides, self._source, self._target, self._watch, self._shared = sides, source, target, watch, shared
 
     def look(self, keys: Sequence[str], *, lot: int = LOT) -> Iterator[Judged | str]:
@@ -117,17 +121,22 @@ class Settler:
             for native in found:
                 natives[native].append(key)
         plan = self._sides.plan
-        flying = {key for native in self._watch.in_flight.keys_in_flight(plan, before, list(natives)) for key in natives[native]}
+        noted = self._watch.in_flight.keys_in_flight(plan, before, list(natives))
+        flying = {key for native in noted for key in natives[native]}
         if unknown and self._watch.in_flight.read_lag(before).changes:
             flying |= unknown
         return flying
 
     def _natives(self, key: str) -> list[Key]:
         """The key as the source's outbox holds it, for a row that is not there; nothing when that cannot be known."""
-        engine, forms = self._sides.plan.source_engine, self._sides.key_forms
+        plan, forms = self._sides.plan, self._sides.key_forms
+        engine = plan.source_engine
         cells = split_image(forms, key)
-        if not all(form in _PLAIN[engine] or not cell.fits for form, cell in zip(forms, cells, strict=True)):
-            return []
+        types = [plan.columns[place].source_type for place in plan.key_indexes]
+        for form, cell, kind in zip(forms, cells, types, strict=True):
+            other = engine is Engine.POSTGRES and form is Form.TEXT and not kind.startswith(_PLAIN_TEXTS)
+            if cell.fits and (form not in _PLAIN[engine] or other):
+                return []
         spell = native_value if engine is Engine.SQLITE else readable
         return [tuple(spell(form, cell) for form, cell in zip(forms, cells, strict=True))]
 

@@ -73,7 +73,9 @@ def key_of(sides: Sides, key: str) -> dict[str, str | None]:
     }
 
 
-def difference(sides: Sides, key: str, source: Sequence[AuditRow], target: Sequence[AuditRow], *, parked: bool) -> RowDifference:
+def difference(
+    sides: Sides, key: str, source: Sequence[AuditRow], target: Sequence[AuditRow], *, parked: bool
+) -> RowDifference:
     """What two unequal lists of rows with one key differ in."""
     names = key_of(sides, key)
     if len(source) > 1 or len(target) > 1:
@@ -98,7 +100,9 @@ def _unequal(sides: Sides, source: AuditRow, target: AuditRow) -> Iterator[Colum
 def _unfit(sides: Sides, rows: Sequence[AuditRow]) -> Iterator[ColumnDifference]:
     """The values of a missing row that the centre's type cannot hold: most likely why it is missing."""
     for row in rows:
-        for column, form, cell in zip(sides.plan.columns, sides.forms, split_image(sides.forms, row.image), strict=True):
+        for column, form, cell in zip(
+            sides.plan.columns, sides.forms, split_image(sides.forms, row.image), strict=True
+        ):
             if not cell.fits:
                 value = _shown(readable(form, cell))
                 yield ColumnDifference(column.source, column.target, value, None, _reason(form, cell))

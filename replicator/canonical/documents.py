@@ -19,9 +19,9 @@ class _Number(str):
 
 
 def jsonb_text(text: str) -> str:
-    """The document as ``jsonb::text``: keys by length and bytes, the last of equal keys, numbers as numeric prints them.
+    r"""The document as ``jsonb::text``: keys by length and bytes, the last of equal keys, numbers as numeric prints them.
 
-    Raises ValueError for what jsonb does not take: bad syntax, ``\\u0000``, lone surrogates, NaN. Documents nested deeper
+    Raises ValueError for what jsonb does not take: bad syntax, ``\u0000``, lone surrogates, NaN. Documents nested deeper
     than Python's stack raise RecursionError.
     """
     document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_refuse)
@@ -41,7 +41,7 @@ def _write(node: object, pieces: list[str]) -> None:
         case str():
             pieces.append(_string(node))
         case dict():
-            keys = sorted((len(key.encode("utf-8", "surrogatepass")), key.encode("utf-8", "surrogatepass"), key) for key in node)
+            keys = sorted((len(raw := key.encode("utf-8", "surrogatepass")), raw, key) for key in node)
             pieces.append("{")
             for place, (_, _, key) in enumerate(keys):
                 pieces.append((", " if place else "") + _string(key) + ": ")
@@ -60,7 +60,7 @@ def _write(node: object, pieces: list[str]) -> None:
 
 def _number(text: str) -> str:
     number = Decimal(text)
-    _, digits, exponent = number.as_tuple()
+    exponent = number.as_tuple().exponent
     if not isinstance(exponent, int) or abs(number.adjusted()) > 131_071 or -exponent > 16_383:
         raise ValueError("a number has more digits than numeric holds")
     if not number:

@@ -19,7 +19,7 @@ from replicator.canonical import documents, times
 FORMS_VERSION = 1
 """Grows whenever a form spells any value in another way: digests of two versions must never be compared."""
 
-Value: TypeAlias = None | int | float | str | bytes
+Value: TypeAlias = int | float | str | bytes | None
 """A value as SQLite stores it: its five storage classes."""
 
 

@@ -9,7 +9,7 @@ hash over the key's image, first two bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -101,31 +101,29 @@ def readable(form: Form, cell: Cell) -> str | None:
     if not cell.fits or form is Form.STORAGE:
         value = stored_value(text)
         return "\\x" + value.hex() if isinstance(value, bytes) else str(value)
-    if text == "NaN":
-        return text
-    match form:
-        case Form.FLOAT8 | Form.FLOAT8_ZERO:
-            return repr(struct.unpack(">d", bytes.fromhex(text))[0])
-        case Form.FLOAT4:
-            return shortest_single(struct.unpack(">f", bytes.fromhex(text))[0])
-        case Form.BOOLEAN:
-            return "true" if text == "t" else "false"
-        case Form.BYTES:
-            return "\\x" + text
-        case Form.DATE:
-            return times.date_text(_number(text))
-        case Form.TIME:
-            return times.time_text(_number(text))
-        case Form.TIMESTAMP:
-            return times.timestamp_text(_number(text))
-        case Form.TIMESTAMPTZ:
-            return times.timestamp_text(_number(text), "+00")
-        case _:
-            return text
+    show = _SHOWN.get(form)
+    return text if show is None or text == "NaN" else show(text)
 
 
 def _number(digits: str) -> int:
     return int.from_bytes(bytes.fromhex(digits), "big", signed=True)
+
+
+def _double_text(digits: str) -> str:
+    return repr(struct.unpack(">d", bytes.fromhex(digits))[0])
+
+
+_SHOWN: Mapping[Form, Callable[[str], str]] = {
+    Form.FLOAT8: _double_text,
+    Form.FLOAT8_ZERO: _double_text,
+    Form.FLOAT4: lambda text: shortest_single(struct.unpack(">f", bytes.fromhex(text))[0]),
+    Form.BOOLEAN: {"t": "true", "f": "false"}.__getitem__,
+    Form.BYTES: "\\x".__add__,
+    Form.DATE: lambda text: times.date_text(_number(text)),
+    Form.TIME: lambda text: times.time_text(_number(text)),
+    Form.TIMESTAMP: lambda text: times.timestamp_text(_number(text)),
+    Form.TIMESTAMPTZ: lambda text: times.timestamp_text(_number(text), "+00"),
+}
 
 
 def native_value(form: Form, cell: Cell) -> Value:

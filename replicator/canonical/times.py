@@ -20,7 +20,8 @@ _SIGNS = {"infinity": 1, "-infinity": -1}
 _CLOCK = r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?"
 _TIME = re.compile(_CLOCK, re.ASCII)
 _MOMENT = re.compile(
-    rf"(\d{{4,7}})-(\d\d)-(\d\d)(?:(?:\s+|T){_CLOCK}\s*(Z|[+-]\d\d(?::?\d\d(?::\d\d)?)?)?)?(\sBC)?", re.ASCII | re.IGNORECASE
+    rf"(\d{{4,7}})-(\d\d)-(\d\d)(?:(?:\s+|T){_CLOCK}\s*(Z|[+-]\d\d(?::?\d\d(?::\d\d)?)?)?)?(\sBC)?",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -78,7 +79,12 @@ def _moment(text: str) -> tuple[int, int, int | None]:
     if len(text) == 19 or text[19:20] == ".":
         days, seconds = _day(text[:11]), _second(text[11:19])
         digits = text[20:]
-        if days is not None and seconds is not None and len(digits) <= 6 and (text[19:] == "" or (digits.isascii() and digits.isdecimal())):
+        if (
+            days is not None
+            and seconds is not None
+            and len(digits) <= 6
+            and (text[19:] == "" or (digits.isascii() and digits.isdecimal()))
+        ):
             return days, seconds + int(digits.ljust(6, "0")), None
     return _read(text)
 
@@ -111,6 +117,8 @@ def _read(text: str) -> tuple[int, int, int | None]:
     if match is None:
         raise ValueError("the text is no date and time (YYYY-MM-DD HH:MM:SS)")
     year, month, day, hour, minute, second, fraction, zone, era = match.groups()
+    if not int(year):
+        raise ValueError("there is no year 0")
     days = days_from_civil(1 - int(year) if era else int(year), int(month), int(day))
     if days < _FIRST_DAY:
         raise ValueError("the date is outside of PostgreSQL's range")

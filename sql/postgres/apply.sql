@@ -38,22 +38,23 @@ copy pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) fro
 copy pg_temp."__rows__" (ord, op, changed_at, /*: columns */ v0 /*:*/) from stdin;
 
 -- name: stage_extent
--- One pass over the text lane: first and last ordinal, count, newest change, relations, and whether a barrier cuts it.
-select min(ord), max(ord), count(*), coalesce(max(changed_at), 0), coalesce(array_agg(distinct relation), '{}'),
-       coalesce(bool_or(op in ('k', 't')), false)
-  from pg_temp.replicator_stage;
+-- One pass over the text lane, per relation: first and last ordinal, count, newest change, whether a row may stand in it
+-- twice (none is inserted, or deleted, twice running), and whether a barrier cuts it.
+select relation, min(ord), max(ord), count(*), max(changed_at), not (bool_and(op = 'i') or bool_and(op = 'd')),
+       bool_or(op in ('k', 't'))
+  from pg_temp.replicator_stage
+ group by relation;
 
 -- name: rows_extent
 select min(ord), max(ord), count(*), coalesce(max(changed_at), 0) from pg_temp."__rows__";
 
 -- name: barrier_spans
--- Cuts the text lane where a barrier starts or ends: a TRUNCATE stands alone, neighbouring key updates of one relation
--- stand together.
+-- Cuts the text lane where a barrier starts or ends: neighbouring TRUNCATEs stand together (a cascade truncates parent and
+-- children), and so do neighbouring key updates of one relation.
 select min(ord), max(ord), count(*)
   from (select ord, sum(cut) over (order by ord) as island
           from (select ord,
-                       case when op = 't'
-                              or lag(op) over w = 't'
+                       case when (op = 't') is distinct from (lag(op) over w = 't')
                               or (op = 'k') is distinct from (lag(op) over w = 'k')
                               or (op = 'k' and relation <> lag(relation) over w)
                             then 1 else 0 end as cut
@@ -104,14 +105,21 @@ select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checks
           from pg_temp.replicator_stage
          where relation = $1 and ord between $2 and $3
         offset 0) as s
-  left join replicator.ledger as l on l.link = $4 and l.relation = $5 and l.key = (row(/*: key */ (s.a).v0 /*:*/)::text);
+  left join lateral (
+      select deleted, checksum from replicator.ledger
+       where link = $4 and relation = $5 and key = (row(/*: key */ (s.a).v0 /*:*/)::text) limit 1
+  ) as l on true;
 
 -- name: load_rows
--- Typed lane → change; the base comes from the ledger.
+-- Typed lane → change; the base comes from the ledger. The lateral limit probes the ledger's index row by row: a join is
+-- quadratic (every staged row against all of the link's) until the ledger has been analysed.
 insert into pg_temp."__change__" (ord, existed, present, changed_at, base, /*: columns */ k0, b0, a0 /*:*/)
 select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checksum, /*: values */ s.v0, s.v0, s.v0 /*:*/
   from pg_temp."__rows__" as s
-  left join replicator.ledger as l on l.link = $3 and l.relation = $4 and l.key = (row(/*: key */ s.v0 /*:*/)::text)
+  left join lateral (
+      select deleted, checksum from replicator.ledger
+       where link = $3 and relation = $4 and key = (row(/*: key */ s.v0 /*:*/)::text) limit 1
+  ) as l on true
  where s.ord between $1 and $2;
 
 -- name: has_repeats

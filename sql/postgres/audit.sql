@@ -57,6 +57,17 @@ select coalesce(t."__column__"::text || ',', '~,')
 -- name: form_jsonb
 select coalesce(char_length(t."__column__"::jsonb::text)::text || ':' || t."__column__"::jsonb::text, '~,')
 
+-- name: part_key
+-- An expression: a key value as its type's output function spells it, as in record literals (a cast to text spells
+-- booleans, padded text and network addresses in another way).
+select format('%s', t."__column__")
+
+-- name: part_last
+select "__column__"::text
+
+-- name: part_wanted
+select /*: parameter */ $1 /*:*/::text[]
+
 -- name: prove_form
 -- $1: the test vector as text[]. Row hashes of its values in one form, in order.
 select array(
@@ -88,19 +99,20 @@ select coalesce((select string_agg(concat_ws(' ', d.bucket, d.n, d.total), E'\n'
        (select array[/*: last */ k0::text /*:*/] from page order by /*: backward */ k0 desc /*:*/ limit 1);
 
 -- name: rows_page
--- As digest_page, but key images and row hashes of the buckets in $2, as two arrays.
+-- As digest_page, but key images and row hashes of the buckets in $2, as two arrays. Other rows are spelled no further than
+-- their key; "offset 0" keeps the key's hash from being computed at every mention.
 -- $1: rows a page; $2: buckets; then the key behind which it begins.
 with page as materialized (
-    select /*: keys */ x.k0 /*:*/, x.key_image,
-           case when x.wanted and (get_byte(x.spread, 0) << 8 | get_byte(x.spread, 1)) & /*: mask */ 0 /*:*/ = any($2::integer[])
-                then ('x' || left(encode(sha256(convert_to(x.image, 'UTF8')), 'hex'), 16))::bit(64)::bigint end as hash
-      from (select y.*, sha256(convert_to(y.key_image, 'UTF8')) as spread
-              from (select /*: row_keys */ t.id as k0 /*:*/, /*: filter */ true /*:*/ as wanted,
-                           /*: image */ t.id::text /*:*/ as image, /*: key_image */ t.id::text /*:*/ as key_image
-                      from "__schema__"."__table__" as t
-                     where /*: after */ true /*:*/
-                     order by /*: order */ t.id /*:*/
-                     limit $1::bigint) as y) as x)
+    select /*: row_keys */ t.id as k0 /*:*/, /*: key_image */ t.id::text /*:*/ as key_image,
+           case when (get_byte(x.spread, 0) << 8 | get_byte(x.spread, 1)) & /*: mask */ 0 /*:*/ = any($2::integer[])
+                     and /*: filter */ true /*:*/
+                then ('x' || left(encode(sha256(convert_to(/*: image */ t.id::text /*:*/, 'UTF8')), 'hex'), 16))::bit(64)::bigint
+           end as hash
+      from (select t.* from "__schema__"."__table__" as t
+             where /*: after */ true /*:*/
+             order by /*: order */ t.id /*:*/
+             limit $1::bigint) as t
+     cross join lateral (select sha256(convert_to(/*: key_image */ t.id::text /*:*/, 'UTF8')) as spread offset 0) as x)
 select (select array_agg(key_image) from page where hash is not null),
        (select array_agg(hash) from page where hash is not null),
        (select count(*) from page),

@@ -13,7 +13,7 @@ select n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relrowse
     pg_has_role(c.relowner, 'usage'), pg_get_userbyid(c.relowner)::text, has_table_privilege(c.oid, 'select'),
     has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'),
     has_schema_privilege(n.oid, 'usage'),
-    coalesce((select quote_ident(rn.nspname) || '.' || quote_ident(r.relname)
+    coalesce((select rn.nspname || '.' || r.relname
         from pg_partition_ancestors(c.oid) a join pg_class r on r.oid = a.relid join pg_namespace rn on rn.oid = r.relnamespace
         where a.relid <> c.oid and r.oid = pg_partition_root(c.oid)), ''),
     exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type <> '1'),
@@ -35,3 +35,33 @@ select 'prepared ' || gid, owner, '', 'prepared', extract(epoch from clock_times
 from pg_prepared_xacts
 where database = current_database() and prepared < clock_timestamp() - interval '10 minutes'
 order by 5 desc;
+
+-- name: fix_grant_create
+grant create on database "__database__" to "__role__";
+
+-- name: fix_grant_ours
+grant create, usage on schema replicator to "__role__";
+
+-- name: fix_grant_usage
+grant usage on schema "__schema__" to "__role__";
+
+-- name: fix_grant_write
+grant select, insert, update, delete, truncate on "__schema__"."__table__" to "__role__";
+
+-- name: fix_grant_owner
+grant "__owner__" to "__role__";
+
+-- name: fix_bypass
+alter role "__role__" bypassrls;
+
+-- name: fix_set_logged
+alter table "__schema__"."__table__" set logged;
+
+-- name: fix_no_force
+alter table "__schema__"."__table__" no force row level security;
+
+-- name: fix_terminate
+select pg_terminate_backend(/*: pid */1/*:*/);
+
+-- name: fix_roll_back
+rollback prepared /*: gid */'x'/*:*/;

@@ -92,6 +92,9 @@ from replicator.link l where topology = $1 order by site, direction;
 -- One install at a time; the session's end frees it.
 select pg_try_advisory_lock(1919250540, 0);
 
+-- name: install_unlock
+select pg_advisory_unlock(1919250540, 0);
+
 -- name: migrate
 begin;
 /*: body *//*:*/

@@ -11,6 +11,9 @@ select id, position, source_identity from replicator.link where topology = $1 an
 -- One replicator per link: a session lock, gone when the session is. The class number is 'repl' in ASCII.
 select pg_try_advisory_lock(1919250540, $1);
 
+-- name: release_lease
+select pg_advisory_unlock_all();
+
 -- name: lease_holder
 select a.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local')
   from pg_locks as l join pg_stat_activity as a on a.pid = l.pid
@@ -47,25 +50,34 @@ select (extract(epoch from clock_timestamp()) * 1000000)::bigint;
 select distinct relation from replicator.parked where link = $1;
 
 -- name: hold_stage
--- Changes of rows that have parked changes wait behind them (text lane).
-with held as (
+-- Changes of rows that have parked changes wait behind them (text lane). $6: only those behind this ordinal.
+-- A key update that waits takes the changes under its new key into its row's queue.
+with moved as materialized (
+    select p.key as queue, row(/*: parked_key */ (p.a).v0 /*:*/)::text as key
+      from (select key, cast(case when columns = $4::text[] then after end as pg_temp."__text__") as a
+              from replicator.parked where link = $2 and relation = $3 and op = 'k' offset 0) as p
+), held as (
     delete from pg_temp.replicator_stage as s
-     using (select ord, op, changed_at, before, after,
-                   coalesce(before, after)::pg_temp."__text__" as k, after::pg_temp."__text__" as a
-              from pg_temp.replicator_stage where relation = $1 and op <> 't' offset 0) as x
+     using (select ord, row(/*: key */ (k).v0 /*:*/)::text as old_key, row(/*: after_key */ (a).v0 /*:*/)::text as new_key
+              from (select ord, coalesce(before, after)::pg_temp."__text__" as k, after::pg_temp."__text__" as a
+                      from pg_temp.replicator_stage where relation = $1 and op <> 't' and ord > $6 offset 0) as images) as x,
+           lateral (select p.key as queue from replicator.parked as p
+                     where p.link = $2 and p.relation = $3 and p.key in (x.old_key, x.new_key)
+                     union all
+                    select m.queue from moved as m where m.key in (x.old_key, x.new_key)
+                     limit 1) as q
      where s.ord = x.ord and s.relation = $1
-       and exists (select from replicator.parked as p where p.link = $2 and p.relation = $3
-                      and p.key in (row(/*: key */ (x.k).v0 /*:*/)::text, row(/*: after_key */ (x.a).v0 /*:*/)::text))
- returning s.ord, s.op, s.changed_at, s.before, s.after, row(/*: key */ (x.k).v0 /*:*/)::text as key)
+ returning s.ord, s.op, s.changed_at, s.before, s.after, q.queue)
 insert into replicator.parked (link, relation, key, op, state, changed_at, columns, before, after, cause, position, attempts)
-select $2, $3, key, op, 'waiting', changed_at, $4, before, after, 'waits behind an earlier parked change of this row', $5, 0
+select $2, $3, queue, op, 'waiting', changed_at, $4, before, after, 'waits behind an earlier parked change of this row', $5, 0
   from held order by ord;
 
 -- name: hold_rows
--- The same for the typed lane.
+-- The same for the typed lane. $5: only those behind this ordinal.
 with held as (
     delete from pg_temp."__rows__" as s
-     where exists (select from replicator.parked as p where p.link = $1 and p.relation = $2
+     where s.ord > $5
+       and exists (select from replicator.parked as p where p.link = $1 and p.relation = $2
                       and p.key = row(/*: key */ s.v0 /*:*/)::text)
  returning s.*)
 insert into replicator.parked (link, relation, key, op, state, changed_at, columns, after, cause, position, attempts)
@@ -78,19 +90,36 @@ insert into replicator.parked (link, relation, key, op, state, changed_at, colum
 values ($1, $2, $3, $4, 'parked', $5, $6, $7, $8, $9, $10, $11, $12);
 
 -- name: staged_change
--- The one change of a single span, from the text lane.
-select s.relation, s.op, s.changed_at, s.before, s.after from pg_temp.replicator_stage as s where s.ord = $1;
+-- The one change of a single span, from the text lane. Ordinals have gaps, so a span's ends need not be changes.
+select s.ord, s.relation, s.op, s.changed_at, s.before, s.after
+  from pg_temp.replicator_stage as s where s.ord between $1 and $2 order by s.ord limit 1;
 
 -- name: staged_row
 -- The same from a typed lane, as a record literal.
-select s.op, s.changed_at, row(/*: values */ s.v0 /*:*/)::text from pg_temp."__rows__" as s where s.ord = $1;
+select s.ord, s.op, s.changed_at, row(/*: values */ s.v0 /*:*/)::text
+  from pg_temp."__rows__" as s where s.ord between $1 and $2 order by s.ord limit 1;
 
 -- name: list_parked
-select p.id, l.site, p.relation, p.key, p.op, p.state, p.columns, p.before, p.after, p.sqlstate, p.cause,
+-- What waited becomes the first of its row when the one before it is gone.
+select p.id, l.site, p.relation, p.key, p.op,
+       case when p.key = '' or not exists (select from replicator.parked as q
+             where q.link = p.link and q.relation = p.relation and q.key = p.key and q.id < p.id)
+            then 'parked' else p.state end,
+       p.columns, p.before, p.after, p.sqlstate, p.cause,
        (extract(epoch from p.parked_at) * 1000000)::bigint, p.attempts, p.changed_at
   from replicator.parked as p join replicator.link as l on l.id = p.link
  where p.link = $1 and ($2::bigint[] = '{}' or p.id = any ($2)) and ($3 = '' or p.relation = $3)
  order by p.id;
+
+-- name: list_conflicts
+-- The newest decisions of a link, oldest of them first.
+select * from (
+    select id, relation, key, kind, before, after, current, changed_at, policy, verdict, reason,
+           (extract(epoch from decided_at) * 1000000)::bigint
+      from replicator.conflict
+     where link = $1 and ($2::bigint[] = '{}' or id = any ($2)) and ($3 = '' or relation = $3)
+     order by id desc limit $4) as newest
+ order by id;
 
 -- name: take_parked
 -- The last column: the first parked change of the same row.

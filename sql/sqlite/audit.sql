@@ -1,9 +1,6 @@
 -- The audit's statements on SQLite: short reads of one page each; values are spelled and hashed in Python, since no SQL
 -- function of SQLite gives all digits of a REAL. Called by: engines/sqlite/audit.py. Reads: users' tables.
 
--- name: settle
-pragma query_only = on
-
 -- name: probe_rowid
 select t./*: rowid */ rowid /*:*/ from "__table__" as t limit 0
 
@@ -22,3 +19,6 @@ select /*: columns */ t."id" /*:*/ from "__table__" as t where /*: same_key */ t
 -- name: prove_value
 -- A value through the database and back.
 select ?
+
+-- name: settle
+pragma query_only = on

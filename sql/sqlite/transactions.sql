@@ -25,3 +25,6 @@ pragma busy_timeout = 5000
 
 -- name: busy_never
 pragma busy_timeout = 0
+
+-- name: no_foreign_key_actions
+pragma foreign_keys = off

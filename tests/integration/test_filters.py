@@ -117,7 +117,8 @@ def test_a_filter_selects_the_same_rows(
     try:
         row_filter = parse_expression(expression, COLUMNS)
     except SetupError as error:
-        assert "mixes" in error.message or "overflow" in error.hint
+        if "mixes" not in error.message and "overflow" not in error.hint:
+            raise
         reject()
     there = postgres.execute(f"select id from t n where {render_postgres(row_filter, 'n')} order by id").fetchall()
     if row_filter.sqlite:

@@ -34,7 +34,8 @@ COLUMNS = {"a": "int", "b": "int", "f": "float", "x": "text", "flag": "bool", "d
         ("x = 5", "mixes int and text"), ("a = 'five'", "not a int constant"), ("flag = 'perhaps'", "not a bool"),
         ("d > '1.2.2024'", "not a date"), ("d > '2024-02-30'", "not a date"), ("tz > '2024-01-01'", "not a timestamptz"),
         ("ts > 'now'", "not a timestamp"), ("a = null", "IS NULL"), ("a / 0 = 1", "constant"), ("a / b = 1", "constant"),
-        ("a / -1 = 1", "constant"), ("f * 2 > 1", "arithmetic on float"), ("x ~ 'a'", "operator ~"), ("a operator(pg_catalog.=) 1", "schema"),
+        ("a / -1 = 1", "constant"), ("f * 2 > 1", "arithmetic on float"), ("x ~ 'a'", "operator ~"),
+        ("a operator(pg_catalog.=) 1", "schema"),
         ("x = any(array['a'])", "OP ANY"), ("x similar to 'a'", "SIMILAR"), ("x like 'a' escape '!'", "ESCAPE"),
         ("x like 'a\\'", "backslash"), ('x collate "C" < \'a\'', "COLLATE"), ("row(a, b) = row(1, 2)", "a row"),
         ("a = 1 /*", "does not parse"), ("", "empty"), ("a = 1\0", "NUL"), ("lower(distinct x) = 'a'", "lower"),
@@ -50,7 +51,8 @@ def test_refused_by_name(sql: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("sql", "why"),
     [("x > 'b'", "collation"), ("lower(x) = 'a'", "lower()"), ("x ilike 'a'", "collation"), ("greatest(a, b) > 1", "NULL"),
-     ("tz > '2024-01-01 00:00+00'", "PostgreSQL only"), ("e = 'ok'", "no SQLite form"), ("a + b + 1 > 2", "one arithmetic step"),
+     ("tz > '2024-01-01 00:00+00'", "PostgreSQL only"), ("e = 'ok'", "no SQLite form"),
+     ("a + b + 1 > 2", "one arithmetic step"),
      ("a = f", "PostgreSQL only"), ("f > 0.1234567890123456", "too long")],
 )  # fmt: skip
 def test_what_sqlite_cannot_mean_exactly_is_said(sql: str, why: str) -> None:
@@ -62,7 +64,7 @@ def test_what_sqlite_cannot_mean_exactly_is_said(sql: str, why: str) -> None:
 
 
 def test_columns_stand_behind_the_alias_and_are_quoted() -> None:
-    row_filter = parse_expression('"We""ird N" = \'it\'\'s\' and up is not null -- a comment', COLUMNS)
+    row_filter = parse_expression("\"We\"\"ird N\" = 'it''s' and up is not null -- a comment", COLUMNS)
     assert render_postgres(row_filter, "n") == '((("n"."We""ird N" = \'it\'\'s\') and ("n"."Up" is not null)))'
     assert render_sqlite(row_filter, 'o"o').count('"o""o".') == 2
 
@@ -101,4 +103,5 @@ def test_whatever_is_written_is_refused_cleanly_or_understood(sql: str) -> None:
     try:
         parse_expression(sql, {"a": "int", "b": "bool"})
     except SetupError as error:
-        assert str(error).startswith("row filter")
+        if not str(error).startswith("row filter"):
+            raise

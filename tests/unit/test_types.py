@@ -133,7 +133,9 @@ def test_every_form_has_its_block_and_the_other_way_round() -> None:
     kinds = ["smallint", "integer", "bigint", "numeric(3,1)", "double precision", "real", "boolean", "text", "bytea",
              "uuid", "timestamp(6) without time zone", "timestamp with time zone", "date", "time without time zone",
              "json", "jsonb", "inet", "oid"]  # fmt: skip
-    named = {fits_form("", kind) for kind in kinds} | {fits_form("REAL", kind, LITE) for kind in ("", "TEXT", "INT", "REAL")}
+    named = {fits_form("", kind) for kind in kinds} | {
+        fits_form("REAL", kind, LITE) for kind in ("", "TEXT", "INT", "REAL")
+    }
     named |= {fits_form("TEXT", "REAL", LITE)}
     assert named == set(sqlfiles.statements("sql/sqlite/fits.sql"))
 

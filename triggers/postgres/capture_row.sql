@@ -6,6 +6,7 @@ create or replace function replicator."__function__"() returns trigger
 language plpgsql security definer set search_path = pg_catalog /*: settings */set timezone = 'UTC'/*:*/
 as $capture$
 #variable_conflict use_column
+<<capture>>
 declare
     ready boolean;
     stamp bigint;
@@ -13,62 +14,47 @@ declare
     captured bigint;
     last_seq bigint;
 begin
+    -- A session keeps the plans below and does not make them anew when the table changes, so names and types are looked at
+    -- before they are used. Fields are taken as new."a", which PL/pgSQL finds by name every time, never as (new).*.
+    select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
+        nullif(current_setting('replicator.origin', true), ''),
+        (
+            select count(*) from pg_attribute as a
+            where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped
+                and (a.attname, format_type(a.atttypid, null)) in (values /*: wanted_types */('a', 'integer'), ('b', 'text')/*:*/)
+        ) = /*: wanted_count */2/*:*/
+    into stamp, origin, ready;
     if tg_op = 'INSERT' then
-        select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
-            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
-        into stamp, origin, ready
-        from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
-            lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
-                from (select) as nothing left join (select (new).*) as n on false) as found_columns;
         if ready then
             insert into replicator.outbox (relation, op, changed_at, origin, after)
-            select /*: relation */1/*:*/, 'i', stamp, origin, row(/*: new_columns */n."a", n."b"/*:*/)::text
-            from (select (new).*) as n
+            select /*: relation */1/*:*/, 'i', capture.stamp, capture.origin, row(/*: new_columns */new."a", new."b"/*:*/)::text
             where /*: new_filter */true/*:*/;
         end if;
     elsif tg_op = 'UPDATE' then
-        select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
-            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
-        into stamp, origin, ready
-        from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
-            lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
-                from (select) as nothing left join (select (new).*) as n on false) as found_columns;
         if ready then
             insert into replicator.outbox (relation, op, changed_at, origin, before, after)
             select /*: relation */1/*:*/,
                 case when not n.inside then 'd' when not o.inside then 'i' when o.key *<> n.key then 'k' else 'u' end,
-                stamp, origin, case when o.inside then o.image end, case when n.inside then n.image end
+                capture.stamp, capture.origin, case when o.inside then o.image end, case when n.inside then n.image end
             from (
-                select row(/*: old_columns */o."a", o."b"/*:*/)::text as image, row(/*: old_key */o."a"/*:*/) as key,
+                select row(/*: old_columns */old."a", old."b"/*:*/)::text as image, row(/*: old_key */old."a"/*:*/) as key,
                     (/*: old_filter */true/*:*/) is true as inside
-                from (select (old).*) as o
             ) as o,
             (
-                select row(/*: new_columns */n."a", n."b"/*:*/)::text as image, row(/*: new_key */n."a"/*:*/) as key,
+                select row(/*: new_columns */new."a", new."b"/*:*/)::text as image, row(/*: new_key */new."a"/*:*/) as key,
                     (/*: new_filter */true/*:*/) is true as inside
-                from (select (new).*) as n
             ) as n
             where (o.inside and n.inside and o.image <> n.image) or o.inside <> n.inside;
         end if;
     elsif tg_op = 'DELETE' then
-        select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
-            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
-        into stamp, origin, ready
-        from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
-            lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
-                from (select) as nothing left join (select (old).*) as n on false) as found_columns;
         if ready then
             insert into replicator.outbox (relation, op, changed_at, origin, before)
-            select /*: relation */1/*:*/, 'd', stamp, origin, row(/*: old_columns */o."a", o."b"/*:*/)::text
-            from (select (old).*) as o
+            select /*: relation */1/*:*/, 'd', capture.stamp, capture.origin, row(/*: old_columns */old."a", old."b"/*:*/)::text
             where /*: old_filter */true/*:*/;
         end if;
     else
         ready := true;
-        insert into replicator.outbox (relation, op, changed_at, origin)
-        select /*: relation */1/*:*/, 't',
-            greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
-            nullif(current_setting('replicator.origin', true), '');
+        insert into replicator.outbox (relation, op, changed_at, origin) values (/*: relation */1/*:*/, 't', capture.stamp, capture.origin);
     end if;
     if not ready then
         -- The table's columns are not those this function was made for: capture what there is, by name.
@@ -88,8 +74,10 @@ begin
     if last_seq % 8192 < captured then
         insert into replicator.tick (seq, snapshot) values (last_seq, pg_current_snapshot());
     end if;
-    -- The reader holds this lock exclusively while it sleeps; a notification would stop PREPARE TRANSACTION.
-    if not pg_try_advisory_xact_lock_shared(/*: lock */1/*:*/) and current_setting('max_prepared_transactions') = '0' then
+    -- The reader holds this lock exclusively while it sleeps. A notification would stop PREPARE TRANSACTION.
+    if not pg_try_advisory_xact_lock_shared(/*: lock */1/*:*/)
+        and (current_setting('max_prepared_transactions') = '0' or current_setting('replicator.notify', true) = 'on')
+    then
         perform pg_notify(/*: channel */'replicator'/*:*/, '');
     end if;
     return null;

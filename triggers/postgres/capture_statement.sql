@@ -5,6 +5,7 @@ create or replace function replicator."__function__"() returns trigger
 language plpgsql security definer set search_path = pg_catalog /*: settings */set timezone = 'UTC'/*:*/
 as $capture$
 #variable_conflict use_column
+<<capture>>
 declare
     ready boolean;
     stamp bigint;
@@ -21,7 +22,7 @@ begin
                 from (select) as nothing left join new_rows as n on false) as found_columns;
         if ready then
             insert into replicator.outbox (relation, op, changed_at, origin, after)
-            select /*: relation */1/*:*/, 'i', stamp, origin, row(/*: new_columns */n."a", n."b"/*:*/)::text
+            select /*: relation */1/*:*/, 'i', capture.stamp, capture.origin, row(/*: new_columns */n."a", n."b"/*:*/)::text
             from new_rows as n
             where /*: new_filter */true/*:*/;
         end if;
@@ -37,7 +38,7 @@ begin
             insert into replicator.outbox (relation, op, changed_at, origin, before, after)
             select /*: relation */1/*:*/,
                 case when not n.inside then 'd' when not o.inside then 'i' when o.key *<> n.key then 'k' else 'u' end,
-                stamp, origin, case when o.inside then o.image end, case when n.inside then n.image end
+                capture.stamp, capture.origin, case when o.inside then o.image end, case when n.inside then n.image end
             from (
                 select row_number() over () as place, row(/*: old_columns */o."a", o."b"/*:*/)::text as image,
                     row(/*: old_key */o."a"/*:*/) as key, (/*: old_filter */true/*:*/) is true as inside
@@ -59,7 +60,7 @@ begin
                 from (select) as nothing left join old_rows as n on false) as found_columns;
         if ready then
             insert into replicator.outbox (relation, op, changed_at, origin, before)
-            select /*: relation */1/*:*/, 'd', stamp, origin, row(/*: old_columns */o."a", o."b"/*:*/)::text
+            select /*: relation */1/*:*/, 'd', capture.stamp, capture.origin, row(/*: old_columns */o."a", o."b"/*:*/)::text
             from old_rows as o
             where /*: old_filter */true/*:*/;
         end if;
@@ -82,8 +83,10 @@ begin
     if last_seq % 8192 < captured then
         insert into replicator.tick (seq, snapshot) values (last_seq, pg_current_snapshot());
     end if;
-    -- The reader holds this lock exclusively while it sleeps; a notification would stop PREPARE TRANSACTION.
-    if not pg_try_advisory_xact_lock_shared(/*: lock */1/*:*/) and current_setting('max_prepared_transactions') = '0' then
+    -- The reader holds this lock exclusively while it sleeps. A notification would stop PREPARE TRANSACTION.
+    if not pg_try_advisory_xact_lock_shared(/*: lock */1/*:*/)
+        and (current_setting('max_prepared_transactions') = '0' or current_setting('replicator.notify', true) = 'on')
+    then
         perform pg_notify(/*: channel */'replicator'/*:*/, '');
     end if;
     return null;

@@ -58,8 +58,8 @@ class Apply:
         self.net += applied
 
     def _truncate(self, span: Span) -> bool:
-        truncated = self._stage.truncates_of(span)
-        for number in truncated:
+        truncated = set(self._stage.truncates_of(span))
+        for number in reversed(self._session.in_order(truncated)):
             lane = self._session.lane(number)
             if lane.plan.truncate is TruncatePolicy.PARK:
                 raise RejectedError(
@@ -82,7 +82,7 @@ class Apply:
                 self._session.run(lane.empty_change())
             self._dirty.add(number)
             self._load_lane(lane, number, span, text=number in text)
-            if self._session.one(lane.has_repeats)[0]:
+            if self._stage.may_repeat(number) and self._session.one(lane.has_repeats)[0]:
                 for step in lane.net:
                     self._session.run(step)
             self._session.run(lane.simple("net_nothing"))

@@ -136,7 +136,7 @@ def _page_sql(name: str, table: AuditTable, buckets: int, *, first: int) -> str:
             "key_image": _image(table, table.key),
             "after": " and ".join(after) or "true",
             "order": ", ".join(key),
-            "last": ", ".join(f"k{n}::text" for n in numbers),
+            "last": ", ".join(_expression("part_last", f"k{n}") for n in numbers),
             "backward": ", ".join(f"k{n} desc" for n in numbers),
         },
     )
@@ -149,11 +149,11 @@ def _fetch_sql(table: AuditTable) -> str:
         statement(_FILE, "fetch_rows"),
         identifiers={"schema": table.name.schema, "table": table.name.name},
         fragments={
-            "wanted": ", ".join(f"${n + 1}::text[]" for n in range(len(key))),
+            "wanted": ", ".join(_expression("part_wanted", parameter=f"${n + 1}") for n in range(len(key))),
             "names": ", ".join(f"w{n}" for n in range(len(key))),
             "key_image": _image(table, table.key),
             "image": _image(table, table.columns),
-            "key": ", ".join(f"{column}::text" for column in key),
+            "key": ", ".join(_expression("part_key", column) for column in table.key),
             "same_key": " and ".join(_constants(table) + same),
             "filter": f"({table.where})" if table.where else "true",
         },
@@ -175,9 +175,13 @@ def _image(table: AuditTable, columns: Sequence[str]) -> str:
 
 def _piece(form: str, column: str) -> str:
     """The expression that spells one column as a piece of an image."""
-    block = statement(_FILE, f"form_{form}")
-    expression = block[block.index("select ") + len("select ") :]
-    return f"({render(expression, identifiers={'column': column})})"
+    return f"({_expression(f'form_{form}', column)})"
+
+
+def _expression(name: str, column: str = "", **fragments: str) -> str:
+    """A block that is one expression: what stands behind its ``select``."""
+    _, _, expression = statement(_FILE, name).partition("select ")
+    return render(expression, identifiers={"column": column}, fragments=fragments)
 
 
 def _key_texts(table: AuditTable, key: str) -> tuple[str, ...] | None:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from replicator import sqlfiles
-from replicator.model import Relation, TableName, TablePlan, TruncatePolicy
+from replicator.model import TableName, TablePlan, TruncatePolicy
+from replicator.sqlfiles import literal, quote, quoted
 
 SETTINGS: Mapping[str, str] = {
     "datestyle": "ISO, MDY",
@@ -158,42 +159,47 @@ def render_body(template: str, mark: str, identifiers: Mapping[str, str], fragme
 def _render_function(capture: Capture) -> str:
     plan = capture.plan
     columns = tuple(column.source for column in plan.columns)
+    new, old = ("new", "old") if capture.by_row else ("n", "o")
     wanted = tuple(dict.fromkeys((*columns, *plan.key, *filter_columns(plan))))
     template = sqlfiles.text(f"triggers/postgres/{'capture_row' if capture.by_row else 'capture_statement'}.sql")
     fragments = {
         "settings": " ".join(_setting(name) for name in SETTINGS if name in capture.settings),
         "wanted_values": ", ".join(["true"] * len(wanted)),
-        "wanted_names": sqlfiles.quoted(wanted),
+        "wanted_names": quoted(wanted),
         "wanted_test": _wanted_test(plan, wanted),
+        "wanted_types": ", ".join(f"({literal(name)}, {literal(_type(plan, name))})" for name in wanted),
+        "wanted_count": str(len(wanted)),
         "relation": str(capture.relation),
-        "new_columns": sqlfiles.quoted(columns, "n."),
-        "old_columns": sqlfiles.quoted(columns, "o."),
-        "new_key": sqlfiles.quoted(plan.key, "n."),
-        "old_key": sqlfiles.quoted(plan.key, "o."),
-        "new_filter": _filter(plan, "n"),
-        "old_filter": _filter(plan, "o"),
+        "new_columns": quoted(columns, f"{new}."),
+        "old_columns": quoted(columns, f"{old}."),
+        "new_key": quoted(plan.key, f"{new}."),
+        "old_key": quoted(plan.key, f"{old}."),
+        "new_filter": _filter(plan, new),
+        "old_filter": _filter(plan, old),
         "lock": str(lock_number(capture.topology)),
-        "channel": sqlfiles.literal(channel(capture.topology)),
+        "channel": literal(channel(capture.topology)),
     }
     return render_body(template, "capture", {"function": capture.function}, fragments)
 
 
 def _wanted_test(plan: TablePlan, wanted: Sequence[str]) -> str:
-    """True when every wanted column is one of the rows' (see README.md: a column that is gone is found one level out),
-    and those the filter reads still have the type it was made for."""
-    tests = [f"{sqlfiles.quote(name)} is null" for name in wanted]
+    """True when the rows have every wanted column (see README.md), and the filter's columns have their types still."""
+    tests = [f"{quote(name)} is null" for name in wanted]
     for name in filter_columns(plan):
-        kind = sqlfiles.literal(bare_type(plan.source.column(name).type))
-        tests.append(f"format_type(pg_typeof({sqlfiles.quote(name)}), null) = {kind}")
+        tests.append(f"format_type(pg_typeof({quote(name)}), null) = {literal(_type(plan, name))}")
     return " and ".join(tests)
 
 
+def _type(plan: TablePlan, name: str) -> str:
+    return bare_type(plan.source.column(name).type)
+
+
 def _filter(plan: TablePlan, alias: str) -> str:
-    return "(" + sqlfiles.quote(alias).join(plan.where.postgres) + ")" if plan.where else "true"
+    return "(" + quote(alias).join(plan.where.postgres) + ")" if plan.where else "true"
 
 
 def _setting(name: str) -> str:
-    return f"set {name} = {sqlfiles.literal(SETTINGS[name])}"
+    return f"set {name} = {literal(SETTINGS[name])}"
 
 
 def _triggers(name: str, identifiers: Mapping[str, str], fragments: Mapping[str, str] | None = None) -> str:

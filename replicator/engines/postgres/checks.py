@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection
 from replicator.model import Finding, TableName, TablePlan
-from replicator.sqlfiles import quote
+from replicator.sqlfiles import literal, render, statement
 
 _OLDEST, _NEWEST = 130000, 190000
 
@@ -30,10 +30,10 @@ def check_database(place: str, connection: PostgresConnection, *, as_source: boo
             "texts the encoding cannot hold are parked; use a UTF8 database to avoid it", warning=True,
         )  # fmt: skip
     if create_ours is None:
-        fix = "" if create else f"grant create on database {quote(str(database))} to {quote(str(user))};"
+        fix = "" if create else _fix("grant_create", database=str(database), role=str(user))
         yield Finding(place, "rights", bool(create), f"{user} may {'' if create else 'not '}create schema replicator", fix)
     elif not create_ours:
-        fix = f"grant create, usage on schema replicator to {quote(str(user))};"
+        fix = _fix("grant_ours", role=str(user))
         yield Finding(place, "rights", False, f"{user} may not create objects in schema replicator", fix)
     else:
         yield Finding(place, "rights", True, f"{user} may create objects in schema replicator")
@@ -42,7 +42,8 @@ def check_database(place: str, connection: PostgresConnection, *, as_source: boo
     if as_source and int(str(prepared)) > 0:
         yield Finding(
             place, "max_prepared_transactions", True,
-            "two-phase commit is enabled: writers send no notifications, the reader polls instead",
+            "two-phase commit is enabled: writers send no notifications, the reader polls (up to 250 ms later); "
+            "if no captured transaction is ever prepared: alter database … set replicator.notify = on",
         )  # fmt: skip
     yield from _open_transactions(place, connection)
 
@@ -50,7 +51,7 @@ def check_database(place: str, connection: PostgresConnection, *, as_source: boo
 def check_capture(place: str, connection: PostgresConnection, plans: Sequence[TablePlan]) -> Iterator[Finding]:
     """Each table that is to be captured: its kind, key and owner, and what capture could not see."""
     facts = _facts(connection, [plan.source.name for plan in plans])
-    planned = {f"{quote(plan.source.name.schema)}.{quote(plan.source.name.name)}" for plan in plans}
+    planned = {f"{plan.source.name.schema}.{plan.source.name.name}" for plan in plans}
     for plan in plans:
         name = plan.source.name
         found = facts.get(name)
@@ -70,60 +71,65 @@ def check_target(place: str, connection: PostgresConnection, plans: Sequence[Tab
         if found is None:
             yield Finding(place, str(name), True, "will be created by install")
             continue
-        table = f"{quote(name.schema)}.{quote(name.name)}"
         if not found["usage"]:
-            fix = f"grant usage on schema {quote(name.schema)} to {quote(str(user))};"
+            fix = _fix("grant_usage", schema=name.schema, role=str(user))
             yield Finding(place, str(name), False, f"{user} may not use schema {name.schema}", fix)
         if not (found["select"] and found["write"]):
-            fix = f"grant select, insert, update, delete, truncate on {table} to {quote(str(user))};"
+            fix = _fix("grant_write", schema=name.schema, table=name.name, role=str(user))
             yield Finding(place, str(name), False, f"{user} may not read and write the table", fix)
-        elif found["security"] and not found["owner"] or found["forced"]:
-            fix = f"alter role {quote(str(user))} bypassrls;"
+        elif (found["security"] and not found["owner"]) or found["forced"]:
+            fix = _fix("bypass", role=str(user))
             yield Finding(place, str(name), False, "row security may hide rows from the replicator", fix)
         else:
             yield Finding(place, str(name), True, "can be written")
 
 
 def _capture_problems(place: str, plan: TablePlan, found: dict[str, object], planned: set[str]) -> Iterator[Finding]:
-    name = str(plan.source.name)
-    table = f"{quote(plan.source.name.schema)}.{quote(plan.source.name.name)}"
+    name = plan.source.name
+    names = {"schema": name.schema, "table": name.name}
 
     def wrong(message: str, fix: str, *, warning: bool = False) -> Finding:
-        return Finding(place, name, False, message, fix, warning=warning)
+        return Finding(place, str(name), False, message, fix, warning=warning)
 
     if plan.source.kind == "foreign":
         yield wrong("a foreign table: its rows change without us", "capture it in its own database")
-    if not plan.key:
-        yield wrong("no primary key", f"alter table {table} add primary key (…); or name a unique not-null key in the YAML")
-    if not found["owner"]:
-        yield wrong(
-            f"creating and enabling triggers takes the table's owner, {found['owner_name']}",
-            f"grant {quote(str(found['owner_name']))} to {quote(str(found['user']))};",
-        )
-    if not found["usage"]:
-        yield wrong("its schema may not be used", f"grant usage on schema {quote(plan.source.name.schema)} to {quote(str(found['user']))};")
+    yield from _missing_rights(place, plan, found)
     if found["unlogged"]:
-        fix = f"alter table {table} set logged;"
-        yield wrong("unlogged: a crash empties it and no trigger sees that", fix, warning=True)
-    if found["root"] and str(found["root"]) in planned | {part.replace('"', "") for part in planned}:
+        yield wrong("unlogged: a crash empties it and no trigger sees that", _fix("set_logged", **names), warning=True)
+    if found["root"] in planned:
         yield wrong(f"a partition of {found['root']}, which is captured too", "name only one of them in the YAML")
     if plan.source.kind in ("partitioned", "partition"):
-        yield wrong(
-            "partitioned: attaching, detaching, dropping or truncating a single partition is not captured",
-            "run: replicator audit, after such a change", warning=True,
-        )  # fmt: skip
+        message = "partitioned: attaching, detaching, dropping or truncating a single partition is not captured"
+        yield wrong(message, "run replicator audit after such a change", warning=True)
     if found["rules"]:
-        yield wrong("it has rewrite rules: statements they turn elsewhere are not captured here", "use triggers", warning=True)
+        message = "it has rewrite rules: rows they write elsewhere are captured there, not here"
+        yield wrong(message, "use triggers instead of rules", warning=True)
     if found["forced"]:
-        yield wrong("row security is forced on its owner: the audit may not see all rows", f"alter table {table} no force row level security;", warning=True)
+        message = "row security is forced on its owner: rows may be hidden from the audit"
+        yield wrong(message, _fix("no_force", **names), warning=True)
+
+
+def _missing_rights(place: str, plan: TablePlan, found: dict[str, object]) -> Iterator[Finding]:
+    name, user, owner = plan.source.name, str(found["user"]), str(found["owner_name"])
+    if not plan.key:
+        fix = "add one, or name a unique not-null key in the YAML (tables: … key: […])"
+        yield Finding(place, str(name), False, "no primary key", fix)
+    if not found["owner"]:
+        message = f"creating and enabling triggers takes the table's owner, {owner}"
+        yield Finding(place, str(name), False, message, _fix("grant_owner", owner=owner, role=user))
+    if not found["usage"]:
+        message = f"{user} may not use schema {name.schema}"
+        yield Finding(place, str(name), False, message, _fix("grant_usage", schema=name.schema, role=user))
 
 
 def _open_transactions(place: str, connection: PostgresConnection) -> Iterator[Finding]:
     for pid, user, application, state, seconds in rows(connection, "check", "open_transactions"):
-        stop = f"select pg_terminate_backend({pid});" if str(pid).isdigit() else f"rollback prepared '{str(pid)[9:]}';"
+        prepared = str(pid).removeprefix("prepared ")
+        stop = _fix("roll_back", {"gid": literal(prepared)}) if prepared != pid else _fix("terminate", {"pid": prepared})
         yield Finding(
             place, f"transaction {pid}", False,
-            f"open for {int(str(seconds)) // 60} min ({user}, {application or 'no name'}, {state}): the outbox cannot be vacuumed",
+            f"open for {int(str(seconds)) // 60} min ({user}, {application or 'no name'}, {state}): "
+            "the outbox cannot be vacuumed",
             f"end it in the application, or: {stop}", warning=True,
         )  # fmt: skip
 
@@ -135,3 +141,9 @@ def _facts(connection: PostgresConnection, names: Sequence[TableName]) -> dict[T
     return {
         TableName(str(row[0]), str(row[1])): {**dict(zip(keys, row[2:], strict=True)), "user": user} for row in found
     }
+
+
+def _fix(name: str, fragments: dict[str, str] | None = None, /, **identifiers: str) -> str:
+    """The statement that mends a finding."""
+    template = statement("sql/postgres/check.sql", f"fix_{name}")
+    return render(template, identifiers=identifiers, fragments=fragments) + ";"

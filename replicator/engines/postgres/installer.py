@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import time
@@ -65,6 +66,8 @@ class PostgresInstaller:
             if not as_source:
                 return [*findings, *check_target(self._place, self._connection, plans)]
             findings += check_capture(self._place, self._connection, plans)
+            if any(not finding.ok and finding.subject == "rights" for finding in findings):
+                return findings  # what is installed cannot be read
             shared = read_installed(self._connection, "")
         for topology in shared.topologies:
             with translated(self._place):
@@ -138,7 +141,14 @@ class PostgresInstaller:
             for step in plan.statements:
                 self._run(step)
         finally:
-            self.close()
+            self._end_install()
+
+    def _end_install(self) -> None:
+        """Free the lock now: a session ends some time after we hung up, and the next part of a plan follows at once."""
+        with contextlib.suppress(psycopg.Error):  # a broken session has freed it
+            if self._opened is not None and not self._opened.closed:
+                rows(self._opened, "install", "install_unlock")
+        self.close()
 
     def _run(self, step: PlannedStatement) -> None:
         """One statement; locks held by others are waited for in short tries, with pauses that let their queue through."""
@@ -199,6 +209,12 @@ class PostgresInstaller:
                 return []
             found = rows(self._connection, "install", "list_links", topology)
         return [_link_record(row) for row in found]
+
+    def read_clock(self) -> int:
+        """See ports.Installable."""
+        with translated(self._place):
+            ((now,),) = rows(self._connection, "target", "read_clock")
+        return int(str(now))
 
     def close(self) -> None:
         """Release the connection. Repeatable."""

@@ -182,16 +182,20 @@ class Lane:
 
     @cached_property
     def hold_stage(self) -> str:
-        """Parameters: relation number, link, relation, columns, position."""
+        """Parameters: relation number, link, table, columns, position, ordinal."""
         return render(
             statement("sql/postgres/target.sql", "hold_stage"),
             identifiers={"text": self.text},
-            fragments={"key": self._list("(x.k).v", self.key), "after_key": self._list("(x.a).v", self.key)},
+            fragments={
+                "parked_key": self._list("(p.a).v", self.key),
+                "key": self._list("(k).v", self.key),
+                "after_key": self._list("(a).v", self.key),
+            },
         )
 
     @cached_property
     def hold_rows(self) -> str:
-        """Parameters: link, table, columns, position."""
+        """Parameters: link, table, columns, position, ordinal."""
         return render(
             statement("sql/postgres/target.sql", "hold_rows"),
             identifiers={"rows": self.rows},

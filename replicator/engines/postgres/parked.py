@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from replicator.engines.postgres.lane import Lane
 from replicator.engines.postgres.session import Session, apply_sql
 from replicator.errors import RejectedError, SetupError
-from replicator.model import Decision, Op, ParkedChange, ParkedState
+from replicator.model import Decision, Op, ParkedChange, ParkedState, RecordedConflict
 from replicator.records import encode_record, parse_record
 from replicator.sqlfiles import statement
 
@@ -60,13 +60,18 @@ class ParkedChanges:
         self._session.read_link()
         return {row[0] for row in self._session.run(self.sql("parked_relations"), self._session.link_id, prepare=True)}
 
-    def hold(self, lane: Lane, number: int, *, typed: bool) -> int:
-        """Set aside staged changes of rows that have parked ones; how many."""
+    def hold(self, lane: Lane, number: int, *, typed: bool, behind: int = -1) -> int:
+        """Set aside staged changes, with ordinals above ``behind``, of rows that have parked ones; how many.
+
+        A key update that waits makes the changes under its new key wait, so it is asked until nothing more is held.
+        """
         columns = list(lane.relation.columns)
         link = self._session.link_id
-        held = self._session.run(lane.hold_stage, number, link, lane.place, columns, None).rowcount
+        held = 0
+        while more := self._session.run(lane.hold_stage, number, link, lane.place, columns, None, behind).rowcount:
+            held += more
         if typed:
-            held += self._session.run(lane.hold_rows, link, lane.place, columns, None).rowcount
+            held += self._session.run(lane.hold_rows, link, lane.place, columns, None, behind).rowcount
         return held
 
     def add(self, change: Staged, key: str, error: RejectedError) -> None:
@@ -155,6 +160,12 @@ class ParkedChanges:
         return found
 
     # --- conflicts ---
+
+    def list_conflicts(self, ids: Sequence[int], table: str, limit: int) -> list[RecordedConflict]:
+        """The newest recorded decisions of this link, oldest first."""
+        self._session.read_link()
+        found = self._session.run(self.sql("list_conflicts"), self._session.link_id, list(ids), table, limit)
+        return [RecordedConflict(*row) for row in found]
 
     def record_decisions(self, decisions: Sequence[Decision]) -> None:
         """Write a chunk of decisions to the record, and beside the span for the applying statements."""

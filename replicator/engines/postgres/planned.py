@@ -21,7 +21,7 @@ from replicator.sqlfiles import literal, quote, quoted
 _SQL = "sql/postgres/install.sql"
 _MIGRATIONS = "sql/postgres/migrations"
 _FUNCTIONS = "sql/postgres/functions"
-_ARGUMENTS = re.compile(r"create or replace function replicator\.(\w+)\(([^)]*)\)")
+_SIGNATURE = re.compile(r"\bfunction replicator\.(\w+)\(([^)]*)\)")
 
 
 def migrations() -> Iterable[tuple[int, str, str]]:
@@ -46,7 +46,7 @@ def shared_functions() -> Iterable[tuple[str, str, str, str]]:
     """Name, argument list, text and fingerprint of each function that is the same in every database."""
     for file in sqlfiles.names(_FUNCTIONS):
         text = sqlfiles.text(f"{_FUNCTIONS}/{file}").strip()
-        match = _ARGUMENTS.search(text)
+        match = _SIGNATURE.search(text)
         if match is not None:
             yield match.group(1), match.group(2), text, checksum(text)
 
@@ -109,10 +109,10 @@ def create_tables(shapes: Sequence[TableShape], existing: frozenset[TableName]) 
     missing = {shape.name: shape for shape in shapes if shape.name not in existing}
     ordered = _parents_first(missing)
     made = [
-        PlannedStatement(f"create schema {schema}", _render("create_schema", schema=schema), f"schema {schema}")
+        PlannedStatement(f"make schema {schema}", _render("create_schema", schema=schema), f"schema {schema}")
         for schema in sorted({name.schema for name in missing} - {name.schema for name in existing} - {"public"})
     ]
-    made += [PlannedStatement(f"create table {shape.name}", _create_table(shape), str(shape.name)) for shape in ordered]
+    made += [PlannedStatement(f"make table {shape.name}", _create_table(shape), str(shape.name)) for shape in ordered]
     known = existing | missing.keys()
     return made + [_add_foreign_key(s, key) for s in ordered for key in s.foreign_keys if key.parent in known]
 

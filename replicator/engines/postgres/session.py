@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -133,7 +133,10 @@ class Session:
         return next((plan for plan in self._plans.values() if str(plan.target) == target), None)
 
     def close(self) -> None:
-        """Release the connection and the lease."""
+        """Release the lease and the connection; a server takes a moment to notice that a session has ended."""
         if self._connection is not None:
+            if self._leased and not self._connection.closed:
+                with suppress(psycopg.Error):
+                    self.run(target_sql("release_lease"))
             self._connection.close()
             self._connection = None

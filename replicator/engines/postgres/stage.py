@@ -26,13 +26,18 @@ class Stage:
     def __init__(self, session: Session, parked: ParkedChanges) -> None:
         self._session = session
         self._parked = parked
-        self.text_lanes: set[int] = set()
+        self._repeats: dict[int, bool] = {}
         self.row_lanes: set[int] = set()
         self.changes = 0
         self.parked = 0
         self.newest_changed_at = 0
         self._extent = (0, 0, 0)
         self._barriers = False
+
+    @property
+    def text_lanes(self) -> set[int]:
+        """Relations that came in as record literals."""
+        return set(self._repeats)
 
     # --- in ---
 
@@ -90,13 +95,16 @@ class Stage:
                 copy.write_row(row)
 
     def _measure(self, relations: Mapping[int, Relation]) -> None:
-        *extent, numbers, self._barriers = self._session.one(apply_sql("stage_extent"))
-        extents = [tuple(extent)]
-        self.text_lanes = set(numbers)
-        for number in numbers:
+        extents = []
+        self._repeats = {}
+        self._barriers = False
+        for number, *extent, repeats, barrier in self._session.run(apply_sql("stage_extent")).fetchall():
             self._session.lane(number, relations or None)
+            self._repeats[number] = repeats
+            self._barriers |= barrier
+            extents.append(extent)
         for number in self.row_lanes:
-            extents.append(self._session.one(self._session.lane(number).simple("rows_extent")))
+            extents.append(list(self._session.one(self._session.lane(number).simple("rows_extent"))))
         filled = [extent for extent in extents if extent[2]] or [(0, 0, 0, 0)]
         self._extent = (
             min(extent[0] for extent in filled), max(extent[1] for extent in filled), sum(extent[2] for extent in filled)
@@ -143,20 +151,33 @@ class Stage:
             return []
         return [row[0] for row in self._session.run(apply_sql("span_truncates"), span.low, span.high)]
 
+    def may_repeat(self, number: int) -> bool:
+        """Whether a row of the relation can stand in the batch twice."""
+        return number in self.row_lanes or self._repeats.get(number, False)
+
     def moves(self, span: Span) -> bool:
         """Whether the span holds key updates (then it holds nothing else)."""
         return self._barriers and bool(self._session.one(apply_sql("span_moves"), span.low, span.high)[0])
 
-    def change_at(self, order: int) -> tuple[Lane, Staged]:
-        """One staged change with its lane. Raises BatchError when there is none."""
-        row = self._session.run(self._parked.sql("staged_change"), order).fetchone()
+    def change_in(self, span: Span) -> tuple[Lane, int, Staged]:
+        """The one staged change of a single span, with its lane and ordinal. Raises BatchError when there is none."""
+        row = self._session.run(self._parked.sql("staged_change"), span.low, span.high).fetchone()
         if row is not None:
-            number, op, when, before, after = row
+            order, number, op, when, before, after = row
             lane = self._session.lane(number)
-            return lane, Staged(lane.place, op, when, lane.relation.columns, before, after)
+            return lane, order, Staged(lane.place, op, when, lane.relation.columns, before, after)
         for number in self.row_lanes:
             lane = self._session.lane(number)
-            typed = self._session.run(lane.staged_row, order).fetchone()
+            typed = self._session.run(lane.staged_row, span.low, span.high).fetchone()
             if typed is not None:
-                return lane, Staged(lane.place, typed[0], typed[1], lane.relation.columns, None, typed[2])
-        raise BatchError(f"link {self._session.link}: staged change {order} vanished")
+                order, op, when, after = typed
+                return lane, order, Staged(lane.place, op, when, lane.relation.columns, None, after)
+        raise BatchError(f"link {self._session.link}: staged change {span.low} vanished")
+
+    def hold_behind(self, table: str, order: int) -> int:
+        """Set aside the later changes of this batch whose rows have parked changes; how many."""
+        return sum(
+            self._parked.hold(lane, number, typed=number in self.row_lanes, behind=order)
+            for number in self.text_lanes | self.row_lanes
+            if (lane := self._session.lane(number)).place == table
+        )

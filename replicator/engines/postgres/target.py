@@ -21,6 +21,7 @@ from replicator.model import (
     Outcome,
     ParkedChange,
     Position,
+    RecordedConflict,
     Relation,
     Span,
     TablePlan,
@@ -138,12 +139,13 @@ class PostgresTarget:
     def park(self, span: Span, error: RejectedError) -> None:
         """See ports.Target."""
         with translated(self._place):
-            lane, change = self._stage.change_at(span.low)
             if self._retried is not None:
                 self._parked.put_back(self._retried, error)
-            else:
-                self._parked.add(change, self._parked.key_of(lane, change), error)
-            self._apply.parked += 1
+                self._apply.parked += 1
+                return
+            lane, order, change = self._stage.change_in(span)
+            self._parked.add(change, self._parked.key_of(lane, change), error)
+            self._apply.parked += 1 + self._stage.hold_behind(lane.place, order)
 
     def record_batch(self, batch: Batch) -> Outcome:
         """See ports.Target."""
@@ -172,6 +174,11 @@ class PostgresTarget:
         with translated(self._place):
             return self._parked.list_changes(ids, table)
 
+    def list_conflicts(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100) -> Sequence[RecordedConflict]:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._parked.list_conflicts(ids, table, limit)
+
     def stage_parked(self, parked_id: int) -> None:
         """See ports.Target."""
         with translated(self._place):
@@ -187,13 +194,11 @@ class PostgresTarget:
 
     def skip_parked(self, parked_id: int) -> None:
         """See ports.Target."""
-        self.take_lease()
         with translated(self._place), self._session.connection.transaction():
             self._parked.skip(parked_id)
 
     def edit_parked(self, parked_id: int, values: Mapping[str, str | None]) -> None:
         """See ports.Target."""
-        self.take_lease()
         with translated(self._place), self._session.connection.transaction():
             self._parked.edit(parked_id, values)
 

@@ -64,7 +64,9 @@ class SqliteAudit:
         """See ports.Auditable."""
         counts = [0] * buckets
         totals = [0] * buckets
-        for keys, images in self._images(table):
+        forms = _forms(table)
+        for page, keys in self._keyed(table):
+            images = image_rows(forms, page)
             for key, row_hash in zip(keys, hash_images(images), strict=True):
                 bucket = bucket_of(key, buckets)
                 counts[bucket] += 1
@@ -73,13 +75,14 @@ class SqliteAudit:
 
     def digest_rows(self, table: AuditTable, buckets: int, wanted: Sequence[int]) -> Iterator[tuple[str, int]]:
         """See ports.Auditable."""
-        chosen = set(wanted)
-        for keys, images in self._images(table):
-            found = [(key, image) for key, image in zip(keys, images, strict=True) if bucket_of(key, buckets) in chosen]
-            yield from zip([key for key, _ in found], hash_images([image for _, image in found]), strict=True)
+        chosen, forms = set(wanted), _forms(table)
+        for page, keys in self._keyed(table):
+            found = [(row, key) for row, key in zip(page, keys, strict=True) if bucket_of(key, buckets) in chosen]
+            images = image_rows(forms, [row for row, _ in found])
+            yield from zip([key for _, key in found], hash_images(images), strict=True)
 
     def fetch_rows(self, table: AuditTable, keys: Sequence[str]) -> Sequence[AuditRow]:
-        """See ports.Auditable. A key that may be stored in another spelling than the canonical one is looked for in all rows."""
+        """See ports.Auditable. A key that may be stored in another spelling is looked for in all rows."""
         forms, key_forms = _forms(table), _key_forms(table)
         sql = _render(table, "fetch_row", same_key=" and ".join(f"t.{quote(column)} is ?" for column in table.key))
         rows: list[AuditRow] = []
@@ -102,12 +105,12 @@ class SqliteAudit:
         forms = _forms(table)
         return [row for page in self._pages(table) for row in _audit_rows(table, forms, page) if row.key in keys]
 
-    def _images(self, table: AuditTable) -> Iterator[tuple[list[str], list[str]]]:
-        """Key images and row images, page by page."""
-        forms, key_forms = _forms(table), _key_forms(table)
+    def _keyed(self, table: AuditTable) -> Iterator[tuple[list[_Row], list[str]]]:
+        """Rows and their key images, page by page."""
+        key_forms = _key_forms(table)
         places = [table.columns.index(column) for column in table.key]
         for page in self._pages(table):
-            yield image_rows(key_forms, [[row[n] for n in places] for row in page]), image_rows(forms, page)
+            yield page, image_rows(key_forms, [[row[n] for n in places] for row in page])
 
     def _pages(self, table: AuditTable) -> Iterator[list[_Row]]:
         """The table's rows in the order they lie in the file; each page is one short read."""
@@ -137,7 +140,9 @@ class SqliteAudit:
         used = {column.lower() for column in table.columns}
         for name in _ROWID_NAMES:
             if name not in used:
-                sql = render(statement(_FILE, "probe_rowid"), identifiers={"table": table.name.name}, fragments={"rowid": name})
+                sql = render(
+                    statement(_FILE, "probe_rowid"), identifiers={"table": table.name.name}, fragments={"rowid": name}
+                )
                 try:
                     self._connection.execute(sql)
                 except sqlite3.OperationalError:

@@ -7,15 +7,17 @@ to the target they are two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from replicator.engines.sqlite.affinity import Affinity, affinity_of
 from replicator.engines.sqlite.names import trigger_name
 from replicator.model import TablePlan, TableShape, UniqueShape
-from replicator.sqlfiles import quote, render, statement, text
+from replicator.sqlfiles import literal, quote, render, statement, text
 
 _FRAGMENTS = "triggers/sqlite/fragments.sql"
+_CONSTANT = re.compile(r"[+-]?\s*(\d[\w.+-]*|\.\d[\w+-]*|x?'(?:[^']|'')*'|true|false|current_\w+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Capture:
         return self._render(event, f"triggers/sqlite/{files[event]}.sql", fragments)
 
     def _fill_victims(self, event: str, guarded: tuple[UniqueShape, ...], other_row: Callable[[], str]) -> str:
-        victims = [f"{_same_unique(unique)} and ({other_row()})" for unique in guarded]
+        victims = [f"{self._same_unique(unique)} and ({other_row()})" for unique in guarded]
         exists = [
             (self._moved(unique) if event == "bu" else "") + self._fragment("any_victim", {"victim": victim})
             for unique, victim in zip(guarded, victims, strict=True)
@@ -98,6 +100,20 @@ class Capture:
         }
         path = f"triggers/sqlite/capture_victims_{'insert' if event == 'bi' else 'update'}.sql"
         return self._render(event, path, fragments)
+
+    def _same_unique(self, unique: UniqueShape) -> str:
+        collations = unique.collations or ("BINARY",) * len(unique.columns)
+        equal = [
+            f"x.{quote(column)} = {self._new_value(column)} collate {quote(collation)}"
+            for column, collation in zip(unique.columns, collations, strict=True)
+        ]
+        return " and ".join(equal + ([f"({unique.predicate})"] if unique.predicate else []))
+
+    def _new_value(self, column: str) -> str:
+        """The value about to be stored: a REPLACE puts the default where a NOT NULL column is given NULL."""
+        shape = self.shape.column(column)
+        default = _constant(shape.default) if shape.not_null else ""
+        return f"coalesce(new.{quote(column)}, {default})" if default else f"new.{quote(column)}"
 
     def _of_columns(self, guarded: tuple[UniqueShape, ...]) -> str:
         names = sorted({name for unique in guarded for name in unique.columns})
@@ -153,13 +169,11 @@ def _differs(left: str, right: str, name: str, loose: bool) -> str:
     return f"{bytes_differ} or typeof({left}.{column}) <> typeof({right}.{column})" if loose else bytes_differ
 
 
-def _same_unique(unique: UniqueShape) -> str:
-    collations = unique.collations or ("BINARY",) * len(unique.columns)
-    equal = [
-        f"x.{quote(column)} = new.{quote(column)} collate {quote(collation)}"
-        for column, collation in zip(unique.columns, collations, strict=True)
-    ]
-    return " and ".join(equal + ([f"({unique.predicate})"] if unique.predicate else []))
+def _constant(default: str) -> str:
+    """A column's default where it is a constant, as SQL that means the same inside a trigger; else empty."""
+    if default.startswith('"') and default.endswith('"'):
+        return literal(default[1:-1].replace('""', '"'))
+    return default if _CONSTANT.fullmatch(default) else ""
 
 
 def _is_partial(unique: UniqueShape) -> bool:

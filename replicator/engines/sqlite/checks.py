@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from replicator.engines.sqlite.connection import OLDEST_ENGINE, translate
-from replicator.model import Finding, TablePlan
+from replicator.model import Catalogue, Finding, ForeignKeyShape, TablePlan, TableShape
 from replicator.sqlfiles import statement
 
 _CATALOGUE = "sql/sqlite/catalogue.sql"
@@ -128,3 +128,24 @@ def _capture_traps(plan: TablePlan, trigger_bodies: Sequence[str]) -> Iterator[t
             "its own trigger uses RAISE(FAIL): a row kept by OR FAIL escapes capture when that trigger is newer",
             "run `replicator install` after creating triggers, so that ours are the newest",
         )
+
+
+def check_foreign_keys(place: str, plan: TablePlan, catalogue: Catalogue) -> Iterator[Finding]:
+    """Foreign keys to a captured table that match no key of it: with triggers on the table SQLite sees that they do not."""
+    shape = plan.source
+    for child in catalogue.tables.values():
+        for key in child.foreign_keys:
+            if key.parent.name.lower() == shape.name.name.lower() and not _matches(key, shape):
+                yield Finding(
+                    place,
+                    f"table {shape.name}",
+                    False,
+                    f"a foreign key of {child.name} matches no key of it: under `pragma foreign_keys = on` SQLite refuses "
+                    "some writes already, and with triggers on the table all of them",
+                    f"put a unique index on the referenced columns, or rebuild {child.name} without that foreign key",
+                )
+
+
+def _matches(key: ForeignKeyShape, parent: TableShape) -> bool:
+    wanted = {column.lower() for column in key.parent_columns}
+    return any(unique.exact and {column.lower() for column in unique.columns} == wanted for unique in parent.uniques)

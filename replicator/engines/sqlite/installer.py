@@ -13,7 +13,7 @@ from pathlib import Path
 from replicator.engines.sqlite import planned
 from replicator.engines.sqlite.capture import Capture, capture_of
 from replicator.engines.sqlite.catalogue import read_catalogue
-from replicator.engines.sqlite.checks import check_file, check_table
+from replicator.engines.sqlite.checks import check_file, check_foreign_keys, check_table
 from replicator.engines.sqlite.connection import connect, translated
 from replicator.engines.sqlite.names import our_tables, trigger_prefix
 from replicator.errors import SetupError
@@ -103,9 +103,11 @@ class SqliteInstaller:
         with translated(self._place):
             triggers = self._triggers()
             captured_by = sorted(self._topologies())
+            catalogue = read_catalogue(self._connection)
         for plan in plans:
             bodies = [t.body for t in triggers.values() if t.table == plan.source.name.name and not _is_ours(t.name)]
             findings += check_table(self._place, plan, bodies)
+            findings += check_foreign_keys(self._place, plan, catalogue)
         capturable = [plan for plan in plans if plan.key and plan.source.kind != "virtual"]
         for topology in captured_by:
             findings += self._drift(topology, capturable)
@@ -172,6 +174,12 @@ class SqliteInstaller:
                 return []
             rows = self._connection.execute(statement(_SQL, "list_links"), (topology,)).fetchall()
         return [_link_record(topology, row) for row in rows]
+
+    def read_clock(self) -> int:
+        """See ports.Installable."""
+        with translated(self._place):
+            (now,) = self._connection.execute(statement("sql/sqlite/source.sql", "read_clock")).fetchone()
+        return int(now)
 
     def close(self) -> None:
         """Release the connection. Repeatable."""

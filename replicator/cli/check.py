@@ -1,0 +1,91 @@
+"""``replicator check``: everything that has to be right, before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from replicator.cli.options import common, open_app
+from replicator.cli.output import BAD, DIM, EXIT_DIFFERENT, GOOD, WARN, count, say, show_json, show_table
+from replicator.model import Finding
+
+_EPILOG = """\b
+Examples:
+  replicator check -c topology.yaml
+  replicator check --site factory_a --problems
+
+Exit codes: 0 nothing stands in the way, 1 there is a problem, 3 error (such as a wrong YAML).
+"""
+
+
+@click.command(epilog=_EPILOG, short_help="Connections, rights, settings, keys, types, clocks.")
+@common
+@click.option("--problems", is_flag=True, help="Leave out what is right.")
+def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> None:
+    """Check connections, rights, versions, settings, keys, types and clocks; each with the fix. Changes nothing."""
+    from replicator.check import Report, check_clocks, check_places, check_rules, finding_of, is_problem
+    from replicator.settings import CENTRE
+
+    app = open_app(config)
+    chosen = app.chosen(sites)
+    failed = app.read_catalogues((CENTRE, *app.sites))
+    report = Report()
+    rules = check_rules(lambda: app.topology().notes) if CENTRE not in failed else []
+    fits = not any(is_problem(each) for each in rules) and CENTRE not in failed
+    alive = [place for place in (CENTRE, *chosen) if place not in failed]
+    for place in (CENTRE, *chosen):
+        if place in failed:
+            report.add(place, [finding_of(app.database(place).shown, "access", failed[place])])
+    found = check_places({place: app.plans_at(place) if fits else () for place in alive}, CENTRE, app.installable)
+    for place, findings in found.findings.items():
+        report.add(place, findings)
+    for finding in check_clocks(alive, CENTRE, app.installable) if CENTRE in alive else ():
+        report.add(finding.place, [finding])
+    report.add("topology", rules)
+    if as_json:
+        listed = {place: [asdict(each) for each in found] for place, found in report.in_order((CENTRE, *chosen)).items()}
+        show_json({"problems": report.problems, "warnings": report.warnings, "findings": listed})
+    else:
+        _show(report.in_order((CENTRE, *chosen)), {place: app.database(place).shown for place in (CENTRE, *chosen)}, problems)
+        _conclude(report.problems, report.warnings, config)
+    raise SystemExit(EXIT_DIFFERENT if report.problems else 0)
+
+
+def _show(places: dict[str, list[Finding]], urls: dict[str, str], problems: bool) -> None:
+    for place, findings in places.items():
+        rows, styles = [], []
+        for finding in findings:
+            if problems and finding.ok:
+                continue
+            word, style = _word(finding)
+            rows.append((f"  {word}", finding.subject, finding.message))
+            styles.append(style)
+            if finding.fix and not finding.ok:
+                rows.append(("", "", f"fix: {finding.fix}"))
+                styles.append(DIM)
+        if rows:
+            say(f"{place}  {urls.get(place, '')}".rstrip())
+            show_table(("  ", "what", "finding"), rows, styles)
+            say()
+
+
+def _word(finding: Finding) -> tuple[str, str]:
+    if finding.ok:
+        return ("note", WARN) if finding.subject == "note" else ("OK", GOOD)
+    return ("warning", WARN) if finding.warning else ("PROBLEM", BAD)
+
+
+def _conclude(problems: int, warnings: int, config: str) -> None:
+    also = f", {count(warnings, 'warning')}" if warnings else ""
+    if problems:
+        say(f"{count(problems, 'problem')}{also}: mend them, then run check again", BAD)
+    else:
+        say(f"nothing stands in the way{also}", GOOD)
+        say(f"next: replicator plan{config_flag(config)}")
+
+
+def config_flag(config: str) -> str:
+    """The option that names the same YAML again."""
+    return "" if config == "topology.yaml" else f" -c {config}"

@@ -1,0 +1,184 @@
+"""``replicator sync`` (drain once) and ``replicator run`` (the service)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from replicator.cli.check import config_flag
+from replicator.cli.log import Log, Watcher, notify
+from replicator.cli.options import common, config_option, debug_option, open_app, site_option
+from replicator.cli.output import (
+    BAD,
+    EXIT_DIFFERENT,
+    EXIT_ERROR,
+    GOOD,
+    WARN,
+    count,
+    progress,
+    say,
+    show_error,
+    show_json,
+    show_table,
+)
+from replicator.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.worker import LinkReport, Worker
+
+_ABORTED = 130
+
+_SYNC_EPILOG = """\b
+Examples:
+  replicator sync -c topology.yaml
+  replicator sync --site factory_a --json
+
+Exit codes: 0 all links drained, 1 drained, but changes were parked (replicator parked list), 3 a link failed (the
+others are drained).
+"""
+_RUN_EPILOG = """\b
+Examples:
+  replicator run -c topology.yaml
+  replicator run --log-format json --grace 60
+
+SIGTERM and SIGINT finish the batch in hand and stop; a second one stops at once, which is safe: an unfinished batch is
+rolled back and read again. Under systemd use config/replicator.service.
+Exit codes: 0 stopped cleanly, 3 could not start, or a batch outlived --grace.
+"""
+
+
+@dataclass(slots=True)
+class _Drained:
+    """What one link did in a sync."""
+
+    site: str
+    state: str
+    batches: int
+    changes: int
+    rows: int
+    conflicts: int
+    parked: int
+    error: str = ""
+    hint: str = ""
+
+
+@click.command(epilog=_SYNC_EPILOG, short_help="Bring everything to the centre once.")
+@common
+@click.option(
+    "--parallel", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True, help="Links at a time."
+)
+def sync(config: str, sites: Sequence[str], as_json: bool, parallel: int) -> None:
+    """Bring everything the sites have to the centre, once, and stop."""
+    from replicator.service import drain_all
+
+    app = open_app(config)
+    chosen = app.chosen(sites)
+    began = time.monotonic()
+    drained: list[_Drained] = []
+    with progress("sync", 0, "changes", hidden=as_json) as advance:
+        moved: dict[str, int] = {}
+        lock = threading.Lock()
+
+        def listen(report: LinkReport) -> None:
+            with lock:
+                new = report.changes - moved.get(report.link.site, 0)
+                moved[report.link.site] = report.changes
+                advance(new, f"{len(drained)}/{len(chosen)} links done")
+
+        for worker, failure in drain_all(app.workers(chosen, listen), parallel):
+            drained.append(_drained(worker, failure))
+    seconds = time.monotonic() - began
+    drained.sort(key=lambda each: chosen.index(each.site))
+    failed, parked = sum(bool(each.error) for each in drained), sum(each.parked for each in drained)
+    if as_json:
+        show_json({"seconds": round(seconds, 3), "links": drained})
+    else:
+        _show_drained(drained, seconds, config)
+    raise SystemExit(EXIT_ERROR if failed else EXIT_DIFFERENT if parked else 0)
+
+
+def _drained(worker: Worker, failure: Exception | None) -> _Drained:
+    report = worker.report
+    counts = (report.batches, report.changes, report.net, report.conflicts, report.parked)
+    if failure is None:
+        return _Drained(report.link.site, "drained", *counts)
+    if isinstance(failure, ReplicatorError):
+        return _Drained(report.link.site, "failed", *counts, failure.message, failure.hint)
+    return _Drained(
+        report.link.site, "failed", *counts, f"unexpected {type(failure).__name__}: {failure}", "this is a bug"
+    )
+
+
+def _show_drained(drained: Sequence[_Drained], seconds: float, config: str) -> None:
+    head = ("site", "state", "changes", "rows", "conflicts", "parked")
+    rows = [
+        (each.site, each.state, *(f"{n:,}" for n in (each.changes, each.rows, each.conflicts, each.parked)))
+        for each in drained
+    ]
+    show_table(head, rows, [BAD if each.error else WARN if each.parked else "" for each in drained])
+    for each in drained:
+        if each.error:
+            show_error(f"{each.site}: {each.error}", each.hint)
+    changes, parked = sum(each.changes for each in drained), sum(each.parked for each in drained)
+    rate = f" ({changes / seconds:,.0f}/s)" if changes > 1000 else ""
+    say(f"{count(changes, 'change')} in {seconds:.1f} s{rate}", GOOD if not any(each.error for each in drained) else "")
+    if parked:
+        say(f"{count(parked, 'change')} parked; next: replicator parked list{config_flag(config)}", WARN)
+
+
+@click.command(epilog=_RUN_EPILOG, short_help="The service: bring changes as they happen.")
+@config_option
+@site_option
+@click.option("--grace", metavar="SECONDS", type=click.FloatRange(min=0), default=30.0, show_default=True,
+              help="How long a stop waits for batches in hand.")  # fmt: skip
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+              help="Log lines as key=value, or one JSON object a line; on standard error.")  # fmt: skip
+@click.option("--summary", metavar="SECONDS", type=click.FloatRange(min=1), default=60.0, show_default=True,
+              help="How often a summary line is logged.")  # fmt: skip
+@debug_option
+def run(config: str, sites: Sequence[str], grace: float, log_format: str, summary: float) -> None:
+    """The service: bring every change to the centre as it happens, until stopped."""
+    from replicator.service import Service
+
+    app = open_app(config)
+    chosen = app.chosen(sites)
+    log = Log(as_json=log_format == "json")
+    watcher = Watcher(log)
+    service = Service(app.workers(chosen, watcher.listen), watcher.crashed)
+    stop = _stop_on_signals(log)
+    log.write("started", topology=app.settings.topology, links=len(chosen), pid=os.getpid(), config=config)
+    service.start()
+    notify("READY=1")
+    while not stop.wait(summary):
+        line = watcher.summary(service.reports(), summary)
+        notify(f"STATUS={line}")
+    notify("STOPPING=1")
+    clean = service.stop(grace)
+    totals = service.reports()
+    log.write("stopped", clean=clean, changes=sum(r.changes for r in totals), parked=sum(r.parked for r in totals))
+    if not clean:
+        # Threads still at work would keep the interpreter from ending; their batches roll back.
+        os._exit(EXIT_ERROR)
+
+
+def _stop_on_signals(log: Log) -> threading.Event:
+    """An event set by the first SIGTERM or SIGINT; the second ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(_ABORTED)
+        stop.set()
+        log.write("stopping", signal=signal.Signals(number).name)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop

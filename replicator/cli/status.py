@@ -1,0 +1,119 @@
+"""``replicator status``: how far every link is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from replicator.cli.options import common, open_app
+from replicator.cli.output import (
+    BAD,
+    EXIT_DIFFERENT,
+    GOOD,
+    WARN,
+    count,
+    say,
+    seconds,
+    show_error,
+    show_json,
+    show_table,
+)
+from replicator.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.app import App
+    from replicator.status import LinkStatus
+
+_EPILOG = """\b
+States:
+  up to date    both sides were asked just now, and nothing is missing
+  behind        changes wait; `oldest` is the age of the oldest
+  stalled       behind, and no replicator has worked on it for minutes
+  never ran     installed or not, nothing has been brought yet
+  unreachable   the site or the centre does not answer
+  broken        both answer, but a person has to mend something first
+
+\b
+Examples:
+  replicator status
+  replicator status --max-lag 30 --json
+
+Exit codes: 0 every link is healthy, 1 one is not (not up to date or behind, older than --max-lag, or with parked
+changes), 3 the centre does not answer.
+"""
+
+
+@click.command(epilog=_EPILOG, short_help="How far every link is, and whether it is healthy.")
+@common
+@click.option("--max-lag", metavar="SECONDS", type=click.FloatRange(min=0), default=60.0, show_default=True,
+              help="Oldest change that may be missing at the centre.")  # fmt: skip
+def status(config: str, sites: Sequence[str], as_json: bool, max_lag: float) -> None:
+    """Show per link: state, how much and how old is what is missing, the last proof, parked, conflicts, clock skew.
+
+    Everything is asked of the databases now; nothing is read from a flag.
+    """
+    app = open_app(config)
+    found = read(app, app.chosen(sites))
+    healthy = all(each.healthy(max_lag) for each in found)
+    if as_json:
+        links = [{"site": each.link.site, "healthy": each.healthy(max_lag), **_plain(each)} for each in found]
+        show_json({"topology": app.settings.topology, "healthy": healthy, "max_lag_seconds": max_lag, "links": links})
+    else:
+        _show(found, max_lag)
+    raise SystemExit(0 if healthy else EXIT_DIFFERENT)
+
+
+def read(app: App, sites: Sequence[str]) -> list[LinkStatus]:
+    """Status of the sites' links. Raises when the centre does not answer."""
+    from replicator.settings import CENTRE
+    from replicator.status import read_all
+
+    records, now = app.read_links()
+    failed = dict(app.read_catalogues((CENTRE, *sites)))
+    try:
+        app.topology()
+    except ReplicatorError as error:
+        failed = {site: failed.get(site, error) for site in sites}
+    links = [app.link(site) for site in sites]
+    return read_all(links, records, lambda link: app.source(link.site, app.plans(link.site)), now, failed)
+
+
+def _plain(each: LinkStatus) -> dict[str, object]:
+    document = asdict(each)
+    del document["link"]
+    return document
+
+
+def _show(found: Sequence[LinkStatus], max_lag: float) -> None:
+    head = ("site", "state", "behind", "oldest", "last proof", "parked", "conflicts", "skew")
+    rows = [
+        (
+            each.link.site, str(each.health), "–" if each.behind_changes is None else count(each.behind_changes, "change"),
+            seconds(each.behind_seconds) if each.behind_changes else "–",
+            "never" if each.proof_seconds is None else f"{seconds(each.proof_seconds)} ago",
+            f"{each.parked:,}", f"{each.conflicts:,}", f"{each.skew_seconds:+.2f} s",
+        )
+        for each in found
+    ]  # fmt: skip
+    show_table(head, rows, [_style(each, max_lag) for each in found])
+    for each in found:
+        if each.horizon_holder:
+            say(f"{each.link.site}: held back by {each.horizon_holder}", WARN)
+        if each.problem:
+            show_error(f"{each.link.site}: {each.problem}", each.hint)
+    bad = [each for each in found if not each.healthy(max_lag)]
+    if bad:
+        say(f"{count(len(bad), 'link')} of {len(found)} not healthy: {', '.join(each.link.site for each in bad)}", BAD)
+    else:
+        say(f"{count(len(found), 'link')} healthy", GOOD)
+    if any(each.parked for each in found):
+        say("see what is parked: replicator parked list")
+
+
+def _style(each: LinkStatus, max_lag: float) -> str:
+    if not each.healthy(max_lag):
+        return BAD
+    return WARN if each.behind_changes else ""

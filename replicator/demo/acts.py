@@ -1,0 +1,188 @@
+"""The acts of the demo, in order. Each does something to the factories and tells what came of it, with measured numbers."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+
+from replicator.demo.commands import TOPOLOGY
+from replicator.demo.scene import Scene
+from replicator.demo.story import Story
+from replicator.errors import ReplicatorError
+
+HISTORY = 1_500
+"""Test runs each factory has before the replicator is installed."""
+
+_RATE = 25
+"""Transactions a second of each factory's application."""
+_KILLS = 2
+_ORDINARY, _CUT = 3.0, 4.0
+_BULK = 3_000
+_PATIENCE = 60.0
+_EDITED_RUN = 100
+_CAUGHT_UP = 0.5
+"""Seconds behind that still count as keeping up."""
+
+
+def check(scene: Scene, story: Story) -> None:
+    """``replicator check``, on databases the replicator has never touched."""
+    report = scene.commands.ask("check")
+    findings = sum(map(len, report["findings"].values()))
+    warnings = f", {report['warnings']} of them warnings" if report["warnings"] else ", all good"
+    story.tell("replicator check", f"{findings} findings on 4 databases{warnings}")
+
+
+def install(scene: Scene, story: Story) -> None:
+    """``replicator install``: triggers and tables at the sites, the missing tables at the centre."""
+    done = scene.commands.run("install", "--yes")
+    story.tell(
+        "replicator install", f"in {done.seconds:.1f} s: triggers at 3 factories, their tables at the centre, history queued"
+    )
+
+
+def bring_history(scene: Scene, story: Story) -> None:
+    """``replicator run``: the rows that were there before come first."""
+    scene.lookout.start()
+    scene.service.start()
+    rows = sum(factory.counts.inserted for factory in scene.factories.all)
+    seconds = _wait_for_all(scene, "the history is at the centre")
+    story.tell("replicator run", f"the history, {rows:,} rows, is at the centre {seconds:.1f} s after the start")
+
+
+def work(scene: Scene, story: Story) -> None:
+    """An ordinary day."""
+    scene.factories.tell(f"work {_RATE}")
+    _pause(0.5)
+    scene.lookout.forget_worst()
+    _pause(_ORDINARY)
+    worst = scene.lookout.worst()
+    story.tell(
+        "factories work",
+        f"{_RATE} transactions/s in each: test runs, corrections, deletions, roll-backs; "
+        f"the centre is at most {worst:.2f} s behind",
+    )
+
+
+def write_typo(scene: Scene, story: Story) -> None:
+    """A text in a number column: SQLite takes it, the centre cannot. Nobody else waits."""
+    scene.factories["factory_a"].tell("typo")
+    (change,) = scene.commands.wait_parked(1, _PATIENCE)
+    story.bad(
+        "a bad value",
+        f"factory_a put the text 'n/a' into {change['table']}.value; SQLite takes it, the centre cannot: "
+        "this one change is parked, all others go on",
+    )
+
+
+def edit_centre(scene: Scene, story: Story) -> None:
+    """Somebody edits a row at the centre, and then the factory changes that row too: a conflict."""
+    scene.centre.run("write_at_centre", "factory_b", _EDITED_RUN, "edited at the centre by mistake")
+    scene.centre.commit()
+    scene.factories["factory_b"].tell(f"correct {_EDITED_RUN}")
+    story.tell(
+        "a conflict",
+        f"run {_EDITED_RUN} of factory_b was edited by hand at the centre, then corrected at the factory: found by "
+        "checksum, decided by policy (source_wins), on record with all images",
+    )
+
+
+def cut_line(scene: Scene, story: Story) -> None:
+    """factory_c goes off the network, goes on working, and comes back."""
+    scene.lookout.forget_worst()
+    scene.line.cut()
+    _pause(_CUT)
+    view = scene.lookout.views["factory_c"]
+    missing, others = view.behind, scene.lookout.worst("factory_c")
+    story.bad("line cut", f"factory_c has no network for {_CUT:.0f} s and works on; the others: at most {others:.2f} s behind")
+    scene.line.mend()
+    seconds = scene.lookout.wait(lambda: view.lag < _CAUGHT_UP, _PATIENCE, "factory_c has caught up")
+    story.good("line back", f"factory_c reconnected and {missing:,} test runs caught up in {seconds:.1f} s")
+
+
+def kill(scene: Scene, story: Story) -> None:
+    """SIGKILL in the middle of a large batch, twice; then the replicator is left in peace."""
+    factory = scene.factories["factory_a"]
+    before = factory.tell("count").inserted
+    rows = factory.tell(f"load {_BULK}").inserted - before
+    view = scene.lookout.views["factory_a"]
+    for _ in range(_KILLS):
+        scene.lookout.wait(lambda: scene.lookout.applying and view.behind >= _BULK, _PATIENCE, "a large batch is applied")
+        scene.service.kill()
+        story.bad("SIGKILL", f"in the middle of applying {rows:,} rows that factory_a wrote in one transaction")
+        scene.service.start()
+    seconds = _wait_for_all(scene, "all have caught up after the kills")
+    story.good("restarted", f"every factory caught up {seconds:.1f} s after the last start; nothing lost or twice: see the audit")
+
+
+def heal(scene: Scene, story: Story) -> None:
+    """The factory corrects its typo; the parked change is dropped, the correction that waited behind it goes through."""
+    scene.factories["factory_a"].tell("mend")
+    bad, good = scene.commands.wait_parked(2, _PATIENCE)
+    scene.commands.run("parked", "skip", str(bad["id"]), "--yes")
+    scene.commands.run("parked", "retry", str(good["id"]))
+    scene.commands.wait_parked(0, _PATIENCE)
+    story.good("healed", "factory_a corrected the value: `parked skip` dropped the bad change, `parked retry` brought the good one")
+
+
+def rest(scene: Scene, story: Story) -> None:
+    """The factories stop; status says when all has arrived."""
+    counts = scene.factories.tell("work 0")
+    began = story.seconds
+    links = scene.commands.wait_up_to_date(_PATIENCE)
+    seconds = story.seconds - began
+    total = {name: sum(getattr(each, name) for each in counts) for name in ("transactions", "inserted", "corrected", "deleted")}
+    story.tell(
+        "factories rest",
+        f"{total['transactions']:,} transactions: {total['inserted']:,} rows inserted, {total['corrected']:,} corrected, "
+        f"{total['deleted']:,} deleted; {sum(each.rolled_back for each in counts):,} transactions rolled back",
+    )
+    changes, conflicts = (sum(link[name] for link in links) for name in ("changes", "conflicts"))
+    story.tell(
+        "replicator status",
+        f"up to date on every link {seconds:.1f} s later: {changes:,} changes, {conflicts:,} conflicts decided, "
+        f"{sum(link['parked'] for link in links):,} parked",
+    )
+
+
+def audit(scene: Scene, story: Story) -> bool:
+    """``replicator audit``; whether all is equal."""
+    began = story.seconds
+    report = scene.commands.ask("audit", accept=(0, 1, 2))
+    seconds = story.seconds - began
+    tables = report["tables"]
+    rows: dict[str, dict[str, str]] = defaultdict(dict)
+    for table in tables:
+        mark = "" if table["verdict"] == "equal" else f" ({table['verdict']})"
+        rows[table["source"]][table["site"]] = f"{table['rows_source']:,}{mark}"
+        if table["verdict"] != "equal":
+            story.bad("not equal", f"{table['site']}, {table['source']}: {table['verdict']} {table['reason']}")
+    sites = [factory.name for factory in scene.factories.all]
+    story.table(("table", *sites), [(name, *(found.get(site, "–") for site in sites)) for name, found in rows.items()])
+    compared = sum(table["compared"] for table in tables)
+    verdict = str(report["verdict"])
+    if verdict == "equal" and {site for found in rows.values() for site in found} == set(sites):
+        story.good("all equal", f"{compared:,} rows of 3 factories compared with the centre by checksum in {seconds:.1f} s")
+        return True
+    story.bad(f"not proven: {verdict}", f"see it in full: replicator audit -c {scene.folder / TOPOLOGY}")
+    return False
+
+
+def _wait_for_all(scene: Scene, what: str) -> float:
+    """Wait until the centre keeps up with every factory; how long it took."""
+    views = scene.lookout.views.values()
+
+    def hold() -> bool:
+        return all(view.arrived and view.lag < _CAUGHT_UP for view in views)
+
+    return scene.lookout.wait(hold, _PATIENCE, what)
+
+
+def alive(scene: Scene) -> None:
+    """Raises ReplicatorError when the service is not there any more."""
+    if not scene.service.alive:
+        raise ReplicatorError(f"the service ended:\n{scene.service.log_tail()}")
+
+
+def _pause(seconds: float) -> None:
+    """Let the factories work for a while."""
+    threading.Event().wait(seconds)

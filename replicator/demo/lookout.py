@@ -1,0 +1,124 @@
+"""Looks at the factories and the centre from outside, as their users could: how far is the centre behind?
+
+The numbers owe nothing to the replicator: the newest test run at the factory, and the newest of that factory at the
+centre, asked several times a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from replicator.demo.application import Database, open_database
+from replicator.errors import RetryableError
+
+_EVERY_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class View:
+    """One factory, as last seen. ``lag``: seconds since the oldest run that the centre lacks was first seen."""
+
+    newest: int = 0
+    arrived: int = 0
+    lag: float = 0.0
+    worst: float = 0.0
+    missing: deque[tuple[int, float]] = field(default_factory=deque)
+
+    @property
+    def behind(self) -> int:
+        """Test runs that the centre lacks."""
+        return max(self.newest - self.arrived, 0)
+
+    def see(self, newest: int, arrived: int, now: float) -> None:
+        """Take note of both sides."""
+        if newest > self.newest:
+            self.missing.append((newest, now))
+        self.newest, self.arrived = newest, arrived
+        while self.missing and self.missing[0][0] <= arrived:
+            self.missing.popleft()
+        self.lag = now - self.missing[0][1] if self.missing else 0.0
+        self.worst = max(self.worst, self.lag)
+
+
+class Lookout:
+    """Watches in a thread of its own.
+
+    Args:
+        sites: factory → URL that leads to its database, whatever happens to the line.
+        centre: the centre's URL.
+    """
+
+    def __init__(self, sites: Mapping[str, str], centre: str) -> None:
+        self._sites, self._centre = sites, centre
+        self._stop = threading.Event()
+        self._news = threading.Condition()
+        self._error: Exception | None = None
+        self.views = {site: View() for site in sites}
+        self.applying = False
+        self._thread = threading.Thread(target=self._watch, name="lookout", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the centre's tables must be there."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End. Repeatable."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def forget_worst(self) -> None:
+        """Let the worst lags begin anew."""
+        for view in self.views.values():
+            view.worst = view.lag
+
+    def worst(self, *but: str) -> float:
+        """The worst lag of any factory, those named left out; seconds."""
+        return max(view.worst for site, view in self.views.items() if site not in but)
+
+    def wait(self, holds: Callable[[], bool], seconds: float, what: str) -> float:
+        """Wait until ``holds``; how long it took. Raises RetryableError when it does not come true in time."""
+        began = time.monotonic()
+        with self._news:
+            came = self._news.wait_for(lambda: self._error is not None or holds(), seconds)
+        if self._error is not None:
+            raise self._error
+        if not came:
+            raise RetryableError(f"after {seconds:.0f} s still not so: {what}", hint="see replicator.log")
+        return time.monotonic() - began
+
+    def _watch(self) -> None:
+        try:
+            centre = open_database(self._centre)
+            databases = {site: open_database(url) for site, url in self._sites.items()}
+            while not self._stop.wait(_EVERY_SECONDS):
+                self._look(centre, databases)
+            for database in (centre, *databases.values()):
+                database.close()
+        except Exception as error:
+            # Told to whoever waits: a blind lookout must not look like a healthy one.
+            self._error = error
+            with self._news:
+                self._news.notify_all()
+
+    def _look(self, centre: Database, databases: Mapping[str, Database]) -> None:
+        newest = {site: _ask(database, "newest_run") for site, database in databases.items()}
+        arrived = {site: centre.ask("newest_run_at_centre", site) for site in databases}
+        applying = bool(centre.ask("is_applying"))
+        centre.rollback()
+        now = time.monotonic()
+        with self._news:
+            for site, view in self.views.items():
+                view.see(newest[site], arrived[site], now)
+            self.applying = applying
+            self._news.notify_all()
+
+
+def _ask(database: Database, name: str) -> int:
+    answer = database.ask(name)
+    database.rollback()
+    return answer

@@ -1,0 +1,101 @@
+"""Plays the demo from set-up to clean-up."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from replicator.demo import acts
+from replicator.demo.commands import LOG, TOPOLOGY
+from replicator.demo.scene import Scene, set_up
+from replicator.demo.story import Story
+
+_ACTS = (
+    acts.work,
+    acts.write_typo,
+    acts.edit_centre,
+    acts.cut_line,
+    acts.kill,
+    acts.heal,
+    acts.rest,
+)
+
+
+def run_demo(*, keep: bool, directory: Path | None, console: Console) -> int:
+    """Play the demo; 0 only when the audit found every row equal.
+
+    Args:
+        keep: leave the server and the service running until Ctrl-C, with commands to play with.
+        directory: a new or empty folder for SQLite files, topology and logs; it stays. ``None``: a temporary one, which goes.
+        console: where the story is told.
+
+    Raises SetupError when there is no PostgreSQL server to run or ``directory`` is not empty, and ReplicatorError when a
+    command or a factory fails. Whatever happens, no process is left.
+    """
+    story = Story(console)
+    story.title("replicator: three factories of blood analysers, one centre")
+    began = time.monotonic()
+    with _stoppable(), set_up(directory, acts.HISTORY) as scene:
+        _introduce(scene, story, time.monotonic() - began)
+        story.start_clock()
+        with story.live(scene.lookout.views):
+            equal = _play(scene, story)
+        if keep:
+            _keep(scene, story)
+    return 0 if equal else 1
+
+
+def _introduce(scene: Scene, story: Story, seconds: float) -> None:
+    rows = scene.factories.all[0].counts.inserted
+    story.aside("set-up", f"in {seconds:.1f} s: PostgreSQL {scene.server.binaries.version} with the centre and factory_c; "
+                "factory_a and factory_b are SQLite files")  # fmt: skip
+    story.aside("", f"{rows:,} rows in each factory, under the same ids: the centre keys them by site")
+    story.line()
+
+
+def _play(scene: Scene, story: Story) -> bool:
+    for act in (acts.check, acts.install, acts.bring_history, *_ACTS):
+        act(scene, story)
+    acts.alive(scene)
+    return acts.audit(scene, story)
+
+
+def _keep(scene: Scene, story: Story) -> None:
+    """Leave it running, say how to play with it, and wait for Ctrl-C."""
+    topology = scene.folder / TOPOLOGY
+    psql = scene.server.binaries.bindir / "psql"
+    story.title("Everything is left running: change a row at a factory and look at the centre. Ctrl-C ends it.")
+    story.line(f"  centre      {psql} {scene.centre_url}")
+    for factory in scene.factories.all:
+        file = factory.url.removeprefix("sqlite:///")
+        tool = f"{psql} {factory.url}" if file == factory.url else f"sqlite3 {file}"
+        story.line(f"  {factory.name}   {tool}")
+    for word in ("status", "audit", "parked list", "conflicts list"):
+        story.line(f"  replicator {word} -c {topology}")
+    story.line(f"  the service's log: {scene.folder / LOG}")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        story.line("ending …")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demo in order, as Ctrl-C does."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

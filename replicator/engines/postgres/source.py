@@ -1,0 +1,253 @@
+"""Meets ports.Source and ports.InFlight for a PostgreSQL site whose changes triggers write into an outbox."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from datetime import time as time_of_day
+
+import psycopg
+
+from replicator import sqlfiles
+from replicator.engines.postgres.catalogue import rows
+from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
+from replicator.engines.postgres.waiting import Waiter
+from replicator.engines.postgres.windows import (
+    START,
+    PostgresBatch,
+    Relations,
+    Window,
+    open_window,
+    read_changed_statement,
+    read_ranges,
+    read_relations,
+    read_statement,
+)
+from replicator.errors import BatchError
+from replicator.model import Key, Lag, LinkName, Position, TablePlan
+from replicator.records import parse_record
+
+_PRUNE_ROWS, _PRUNE_SECONDS = 20_000, 1.0
+_EVERYTHING = 1 << 60
+
+
+class PostgresSource:
+    """One site's outbox, read for one link by one thread (``wake`` may be called from others).
+
+    Two connections: one whose transaction is open while a batch is streamed, one that waits and acknowledges.
+
+    Args:
+        url: libpq URL of the site.
+        link: the link it is read for; only its topology's relations are read.
+        plans: the captured tables; rows of tables they do not name are passed over.
+    """
+
+    def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan]) -> None:
+        self._url = url
+        self._place = describe(url)
+        self._link = link
+        self._plans = plans
+        self._reader: PostgresConnection | None = None
+        self._watcher: PostgresConnection | None = None
+        self._relations = Relations({}, {}, -1)
+        self._passed: tuple[Position | None, Position] = (None, START)
+        self._acknowledged: Position | None = None
+        self._pruned = START
+        self._pruned_at = 0.0
+        self._waiter = Waiter(link.topology, self._changed)
+
+    # --- reading ---
+
+    @contextmanager
+    def read_batch(self, after: Position | None, limit: int) -> Iterator[PostgresBatch | None]:
+        """The next whole transactions behind ``after``; see ports.Source.
+
+        A window without rows of ours is passed in memory only: the next read starts behind it, and the position on
+        record may stay behind, because reading again from there finds nothing of ours either.
+        """
+        with translated(self._place):
+            connection = self._read_connection()
+            _run(connection, "begin_reading")
+        try:
+            with translated(self._place):
+                batch = self._next_batch(connection, after, limit)
+            yield batch
+        except BaseException:
+            connection.close()  # a COPY may be half way: the connection's state is unknown
+            self._reader = None
+            raise
+        with translated(self._place):
+            connection.commit()
+
+    def _next_batch(self, connection: PostgresConnection, after: Position | None, limit: int) -> PostgresBatch | None:
+        start = self._start(after)
+        while True:
+            window, relations = self._open(connection, start, limit)
+            if window.filled or window.changed:
+                break
+            self._passed = (after, window.upto)
+            if window.upto == window.now:
+                return None
+            start = window.upto
+        if window.changed:
+            statement = read_changed_statement(connection, self._place, window, relations)
+        else:
+            statement = read_statement(window, relations)
+        more = window.upto != window.now
+        return PostgresBatch(connection, self._place, statement, after, window.upto, relations.known, more=more)
+
+    def _open(self, connection: PostgresConnection, start: Position, limit: int) -> tuple[Window, Relations]:
+        while True:
+            window = open_window(connection, start, limit, self._relations)
+            if not window.past:
+                raise BatchError(
+                    f"{self._place}: the position of {self._link} lies in this database's future",
+                    hint="it was restored from a backup, or is another one: run replicator audit, then install it anew",
+                )
+            if window.newest == self._relations.newest:
+                return window, self._relations
+            self._relations = read_relations(connection, self._link.topology, self._plans, window.newest)
+
+    def _start(self, after: Position | None) -> Position:
+        """``after``, or what is known to lie behind it without a row of ours in between."""
+        known_after, passed = self._passed
+        return passed if known_after == after and passed != START else after or START
+
+    # --- facts ---
+
+    def read_identity(self) -> str:
+        """The cluster, the database, and the identity install gave it; see ports.Source."""
+        with translated(self._place):
+            found = rows(self._watch_connection(), "source", "read_identity")
+        if not found:
+            raise BatchError(f"{self._place}: this database has no identity", hint="run: replicator install")
+        return str(found[0][0])
+
+    def read_clock(self) -> int:
+        """Microseconds since 1970 by the source's wall clock."""
+        with translated(self._place):
+            return int(str(rows(self._watch_connection(), "source", "read_clock")[0][0]))
+
+    def read_lag(self, after: Position | None) -> Lag:
+        """Changes behind ``after``, the oldest's time, and who keeps a transaction open for five seconds or more."""
+        with translated(self._place), self._snapshot() as connection:
+            window, relations = self._open(connection, self._start(after), _EVERYTHING)
+            ((count, oldest),) = rows(connection, "source", "read_lag", window.low, window.high, relations.numbers)
+            holders = rows(connection, "source", "horizon_holder")
+        holder = f"{holders[0][0]} (user {holders[0][1]}, {holders[0][2]} s)" if holders else ""
+        return Lag(int(str(count)), int(str(oldest)), holder)
+
+    def keys_in_flight(self, table: TablePlan, after: Position | None, keys: Sequence[Key]) -> set[Key]:
+        """Those of ``keys`` with a committed change behind ``after``. Read only."""
+        wanted = {tuple(map(_text, key)): key for key in keys}
+        found: set[Key] = set()
+        with translated(self._place), self._snapshot() as connection:
+            window, relations = self._open(connection, self._start(after), _EVERYTHING)
+            numbers = [number for number, relation in relations.known.items() if relation.table == table.source.name]
+            images = rows(connection, "source", "read_images", window.low, window.high, numbers)
+        for number, *pair in images:
+            relation = relations.known[int(str(number))]
+            places = [relation.columns.index(name) for name in relation.key]
+            for image in pair:
+                if image is not None:
+                    values = parse_record(str(image))
+                    key = wanted.get(tuple(values[place] for place in places))
+                    if key is not None:
+                        found.add(key)
+        return found
+
+    # --- acknowledging ---
+
+    def acknowledge_batch(self, upto: Position) -> None:
+        """Record ``upto`` as durable at the target, and about once a second prune what every link has passed."""
+        with translated(self._place):
+            name = f"{self._link.topology}/{self._link.site}/{self._link.direction}"
+            _run(self._watch_connection(), "acknowledge", name, self._link.topology, upto)
+        self._acknowledged = upto
+        self._passed = (upto, upto)
+        if time.monotonic() - self._pruned_at >= _PRUNE_SECONDS:
+            self._prune()
+
+    def _prune(self) -> None:
+        if self._acknowledged is None or self._acknowledged == self._pruned:
+            return
+        upto = self._acknowledged
+        with translated(self._place):
+            connection = self._watch_connection()
+            arguments = (*read_ranges(connection, self._pruned, upto), self._link.topology, _PRUNE_ROWS)
+            while _run(connection, "prune", *arguments) == _PRUNE_ROWS:
+                continue
+            _run(connection, "prune_ticks")
+        self._pruned, self._pruned_at = upto, time.monotonic()
+
+    # --- waiting ---
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep until something of ours may have been committed; see ports.Source."""
+        self._prune()
+        with translated(self._place):
+            return self._waiter.wait(self._watch_connection(), timeout)
+
+    def wake(self) -> None:
+        """Make a ``wait`` in another thread return at once."""
+        self._waiter.wake()
+
+    def _changed(self, connection: PostgresConnection) -> bool:
+        if self._relations.newest < 0:
+            return True  # nothing was read yet
+        return bool(rows(connection, "source", "poll", self._passed[1], self._relations.numbers)[0][0])
+
+    def close(self) -> None:
+        """Release all connections. Repeatable; the source opens them again when used again."""
+        for connection in (self._reader, self._watcher):
+            if connection is not None:
+                connection.close()
+        self._reader = self._watcher = None
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[PostgresConnection]:
+        """One look at the database: a read-only transaction on the waiting connection."""
+        connection = self._watch_connection()
+        _run(connection, "begin_reading")
+        try:
+            yield connection
+        finally:
+            if not connection.closed:
+                connection.rollback()
+
+    def _read_connection(self) -> PostgresConnection:
+        if self._reader is None or self._reader.closed:
+            self._reader = connect(self._url, application_name=f"replicator read {self._link.topology}")
+            _run(self._reader, "plan_by_index")
+        return self._reader
+
+    def _watch_connection(self) -> PostgresConnection:
+        if self._watcher is None or self._watcher.closed:
+            self._watcher = connect(self._url, application_name=f"replicator wait {self._link.topology}")
+            _run(self._watcher, "plan_by_index")
+        return self._watcher
+
+
+def _run(connection: PostgresConnection, name: str, *values: object) -> int:
+    text = sqlfiles.statement("sql/postgres/source.sql", name)
+    try:
+        return connection.execute(text.encode(), values or None).rowcount
+    except psycopg.Error:
+        if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            connection.rollback()
+        raise
+
+
+def _text(value: object) -> str | None:
+    """A key value as PostgreSQL prints it under our settings."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "\\x" + bytes(value).hex()
+    if isinstance(value, datetime | date | time_of_day):
+        return value.isoformat(" ").replace("+00:00", "+00") if isinstance(value, datetime) else value.isoformat()
+    return str(value)

@@ -1,0 +1,168 @@
+"""Windows between two snapshots of a source: which of its outbox rows belong to a batch, and the batch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator import sqlfiles
+from replicator.engines.postgres.catalogue import rows
+from replicator.engines.postgres.connection import PostgresConnection, translated
+from replicator.errors import SetupError
+from replicator.model import Position, Relation, TableName, TablePlan
+from replicator.ports import OutboxBlock, RowBlock
+from replicator.sqlfiles import literal
+
+START = Position("1:1:")
+"""The snapshot nothing is visible in: what a link reads from at first."""
+
+_SQL = "sql/postgres/source.sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Open ranges of transaction ids that became visible between two snapshots, and what stands in them.
+
+    ``now`` is the present snapshot (equal to ``upto`` unless the window was cut), ``past`` whether ``after`` lies in this
+    server's past, ``newest`` the newest relation's number. ``filled``: rows of ours stand in it; ``changed``: rows that
+    were captured by name, because their table had changed.
+    """
+
+    now: Position
+    upto: Position
+    past: bool
+    newest: int
+    low: list[int]
+    high: list[int]
+    filled: bool
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """The captured table versions of one topology whose tables the plans name."""
+
+    known: Mapping[int, Relation]
+    current: Mapping[TableName, Relation]
+    newest: int
+
+    @property
+    def numbers(self) -> list[int]:
+        """Their numbers."""
+        return list(self.known)
+
+
+class PostgresBatch:
+    """One window's rows, streamed from the source while its transaction is open. Meets ports.Batch."""
+
+    def __init__(
+        self, connection: PostgresConnection, place: str, statement: str, after: Position | None, upto: Position,
+        relations: Mapping[int, Relation], *, more: bool,
+    ) -> None:  # fmt: skip
+        self._connection = connection
+        self._place = place
+        self._statement = statement
+        self.after = after
+        self.relations = relations
+        self._upto = upto
+        self._more = more
+
+    def blocks(self) -> Iterator[OutboxBlock | RowBlock]:
+        """One block: the window as the server's COPY text. Call once."""
+        yield OutboxBlock(self._chunks())
+
+    def _chunks(self) -> Iterator[bytes]:
+        with translated(self._place), self._connection.cursor() as cursor, cursor.copy(self._statement.encode()) as copy:
+            for chunk in copy:
+                yield bytes(chunk)
+
+    @property
+    def upto(self) -> Position:
+        """The position after the batch."""
+        return self._upto
+
+    @property
+    def more(self) -> bool:
+        """Whether the window was cut."""
+        return self._more
+
+
+def open_window(connection: PostgresConnection, after: Position, limit: int, relations: Relations) -> Window:
+    """The next window behind ``after``, of about ``limit`` rows when there are that many."""
+    (row,) = rows(connection, "source", "open_window", after, limit, relations.numbers)
+    now, past, newest, upto, low, high, filled, changed = row
+    return Window(
+        Position(str(now)), Position(str(upto)), bool(past), int(str(newest)), _numbers(low), _numbers(high),
+        bool(filled), bool(changed),
+    )  # fmt: skip
+
+
+def read_ranges(connection: PostgresConnection, after: Position, upto: Position) -> tuple[list[int], list[int]]:
+    """The ranges between two snapshots."""
+    found = rows(connection, "source", "window_ranges", after, upto)
+    return _numbers([low for low, _ in found]), _numbers([high for _, high in found])
+
+
+def read_relations(connection: PostgresConnection, topology: str, plans: Sequence[TablePlan], newest: int) -> Relations:
+    """The topology's relations, those of tables no plan names left out."""
+    wanted = {plan.source.name for plan in plans}
+    known: dict[int, Relation] = {}
+    current: dict[TableName, Relation] = {}
+    for number, schema, table, columns, key, mark, retired in rows(connection, "source", "relations", topology):
+        name = TableName(str(schema), str(table))
+        if name not in wanted:
+            continue
+        relation = Relation(int(str(number)), name, _texts(columns), _texts(key), str(mark))
+        known[relation.id] = relation
+        if not retired:
+            current[name] = relation
+    return Relations(known, current, newest)
+
+
+def read_statement(window: Window, relations: Relations) -> str:
+    """The COPY of a window's rows."""
+    return sqlfiles.render(sqlfiles.statement(_SQL, "read_batch"), fragments=_fragments(window, relations))
+
+
+def read_changed_statement(connection: PostgresConnection, place: str, window: Window, relations: Relations) -> str:
+    """The COPY of a window that has rows captured by name, brought into the form of their tables' present relations.
+
+    Raises SetupError when the present relation of such a table wants a column its rows do not have.
+    """
+    targets: dict[int, Relation] = {}
+    found = rows(connection, "source", "changed_tables", window.low, window.high, relations.numbers)
+    for number, names in found:
+        old = relations.known[int(str(number))]
+        present = relations.current.get(old.table)
+        if present is None or not set(present.columns) <= set(_texts(names)):
+            raise SetupError(
+                f"{place}: the columns of table {old.table} have changed since its triggers were made",
+                hint="run: replicator plan, then replicator install; changes made meanwhile were kept and will follow",
+            )
+        targets[old.id] = present
+    lines = [
+        f"({old}, {relation.id}, array[{_literals(relation.columns)}], array[{_literals(relation.key)}])"
+        for old, relation in targets.items()
+    ]
+    fragments = {**_fragments(window, relations), "targets": ", ".join(lines)}
+    return sqlfiles.render(sqlfiles.statement(_SQL, "read_changed"), fragments=fragments)
+
+
+def _fragments(window: Window, relations: Relations) -> dict[str, str]:
+    pairs = zip(window.low, window.high, strict=True)
+    return {
+        "ranges": ", ".join(f"({low}, {high})" for low, high in pairs),
+        "relations": ", ".join(map(str, relations.numbers)),
+    }
+
+
+def _literals(values: Sequence[str]) -> str:
+    return ", ".join(map(literal, values))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def _numbers(value: object) -> list[int]:
+    return [int(str(item)) for item in value] if isinstance(value, list) else []

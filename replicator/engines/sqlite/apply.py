@@ -1,0 +1,235 @@
+"""Applies spans of the stage to the tables of a SQLite target: compare, apply what is clean, then what was decided."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from replicator.engines.sqlite.lane import Lane
+from replicator.engines.sqlite.parked import ParkedChanges
+from replicator.engines.sqlite.session import Session, apply_sql
+from replicator.engines.sqlite.stage import Stage
+from replicator.engines.sqlite.values import shown
+from replicator.errors import RejectedError
+from replicator.model import Conflict, ConflictKind, Decision, Op, Span, TruncatePolicy, Verdict
+
+_CONFLICTS = json.dumps([str(kind) for kind in ConflictKind])
+_CLEAN = ("delete", "update", "insert")
+_WON = ("won_delete", "won_update", "won_insert")
+_CLEAN_DONE = json.dumps(["there", *_CLEAN, "vacated"])
+_DECIDED_DONE = json.dumps([*_WON, "won_vacated", "kept"])
+_WRITTEN = json.dumps(["update", "insert", "vacated", "won_update", "won_insert", "won_vacated"])
+_REMOVED = json.dumps(["delete", "won_delete"])
+_PAGE = 200
+
+
+class Apply:
+    """The applying half of one transaction.
+
+    Args:
+        session: the connection.
+        stage: what is to be applied.
+        parked: where refused changes go.
+    """
+
+    def __init__(self, session: Session, stage: Stage, parked: ParkedChanges) -> None:
+        self._session, self._stage, self._parked = session, stage, parked
+        self._lanes: list[Lane] = []
+        self._truncated: list[Lane] = []
+        self.net = self.conflicts = self.parked = 0
+
+    def counts(self) -> tuple[int, int, int]:
+        """The counters, for ``restore`` after a rollback."""
+        return self.net, self.conflicts, self.parked
+
+    def restore(self, counts: tuple[int, int, int]) -> None:
+        """Put the counters back."""
+        self.net, self.conflicts, self.parked = counts
+
+    # --- clean ----------------------------------------------------------------------------------------------------
+
+    def clean(self, span: Span) -> None:
+        """Net the span per row, compare, and apply what meets the row it expects."""
+        run = self._session.run
+        fault = run(apply_sql("first_fault"), span.low, span.high).fetchone()
+        if fault is not None:
+            _, relation, key, reason = fault
+            place = self._stage.lane(relation).place
+            raise RejectedError(f"{place}, key {key}: {reason}", sqlstate="SQLITE_MISMATCH", detail=reason)
+        run(apply_sql("empty_net"))
+        self._truncate(span)
+        numbers = [int(number) for (number,) in run(apply_sql("span_relations"), span.low, span.high)]
+        self._lanes = _parents_first([self._stage.lane(number) for number in numbers])
+        for lane in self._lanes:
+            parameters: list[object] = [lane.relation.id, span.low, span.high]
+            run(lane.load_net, *parameters, *([self._session.link_id, lane.place] if lane.ledgered else []))
+        self._apply_verdicts(_CLEAN, "vacated")
+        self._write_ledger(_CLEAN_DONE)
+
+    def _truncate(self, span: Span) -> None:
+        self._truncated = []
+        for _, number, _ in self._session.run(apply_sql("span_truncates"), span.low, span.high).fetchall():
+            lane = self._stage.lane(number)
+            if lane.plan.truncate is TruncatePolicy.PARK:
+                raise RejectedError(f"{lane.place}: a TRUNCATE is parked by this table's policy", sqlstate="TRUNCATE")
+            if lane.plan.truncate is TruncatePolicy.REPLICATE:
+                self.net += self._session.run(lane.truncate).rowcount
+                self._parked.overtake(lane.place)
+                self._truncated.append(lane)
+
+    def _apply_verdicts(self, verdicts: Sequence[str], vacated: str) -> None:
+        """Children go before their parents, and come after them."""
+        delete, update, insert = verdicts
+        for lane in reversed(self._lanes):
+            self.net += self._session.run(lane.deletes, lane.relation.id, delete).rowcount
+        for lane in self._lanes:
+            self._write_rows(lane, update, insert, vacated)
+
+    def _write_rows(self, lane: Lane, update: str, insert: str, vacated: str) -> None:
+        """Updates, then inserts; when rows of the span want one another's unique values, those step aside first."""
+        try:
+            with self._session.savepoint():
+                self.net += self._update_and_insert(lane, update, insert)
+        except sqlite3.IntegrityError as error:
+            if "UNIQUE" not in str(error) or not lane.mark_vacated:
+                raise
+            if not self._session.run(lane.mark_vacated, lane.relation.id, update, vacated).rowcount:
+                raise
+            self.net += self._step_aside(lane, update, insert, vacated)
+
+    def _update_and_insert(self, lane: Lane, update: str, insert: str) -> int:
+        run, number = self._session.run, lane.relation.id
+        updated = run(lane.updates, number, update).rowcount if lane.updates else 0
+        return int(updated + run(lane.inserts, number, insert).rowcount)
+
+    def _step_aside(self, lane: Lane, update: str, insert: str, vacated: str) -> int:
+        run, number = self._session.run, lane.relation.id
+        with self._session.savepoint():
+            run(apply_sql("drop_vacated"))
+            run(lane.keep_vacated)
+            run(lane.deletes, number, vacated)
+            net = run(lane.updates, number, update).rowcount if lane.updates else 0
+            net += run(lane.return_vacated, number, vacated).rowcount
+            net += run(lane.inserts, number, insert).rowcount
+            run(apply_sql("drop_vacated"))
+        return int(net)
+
+    def _write_ledger(self, verdicts: str) -> None:
+        for lane in self._lanes:
+            if lane.ledgered:
+                self._session.run(lane.write_ledger, self._session.link_id, lane.place, lane.relation.id, verdicts)
+
+    # --- conflicts ------------------------------------------------------------------------------------------------
+
+    def find_conflicts(self) -> Iterator[Conflict]:
+        """What is neither applied nor already there, in pages, so that rows may be decided while they are listed."""
+        found = {int(n) for (n,) in self._session.run(apply_sql("relations_in_conflict"), _CONFLICTS)}
+        for lane in self._lanes if found else ():
+            if lane.relation.id not in found:
+                continue
+            last = -1
+            while page := self._session.run(
+                lane.find_conflicts, lane.relation.id, last, _CONFLICTS, _PAGE
+            ).fetchall():
+                for row in page:
+                    last = int(row[0])
+                    yield _conflict(lane, row)
+
+    def decided(self, decisions: Iterable[Decision]) -> None:
+        """Record each decision, then apply those the source won."""
+        handle: Mapping[Verdict, Callable[[Decision], object]] = {
+            Verdict.APPLY: lambda d: self._session.run(apply_sql("win"), d.conflict.ord),
+            Verdict.KEEP: lambda d: self._session.run(apply_sql("decide"), "kept", d.conflict.ord),
+            Verdict.PARK: self._park_decided,
+        }
+        count = 0
+        for decision in decisions:
+            self._parked.record_decision(decision)
+            handle[decision.verdict](decision)
+            count += 1
+        if count:
+            self.conflicts += count
+            self._apply_verdicts(_WON, "won_vacated")
+            self._write_ledger(_DECIDED_DONE)
+
+    def _park_decided(self, decision: Decision) -> None:
+        conflict = decision.conflict
+        lane = self._stage.lane(conflict.relation)
+        row = self._session.run(lane.net_change, conflict.ord).fetchone()
+        _, key, changed_at, existed, present, *values = row
+        width = len(lane.columns)
+        before = values[:width] if existed and not lane.ledgered else None
+        after = values[width:] if present or lane.ledgered else None
+        self._parked.add(lane, _op(lane, existed, present), key, changed_at, before, after, decision.reason, "CONFLICT")
+        self._session.run(apply_sql("decide"), "parked", conflict.ord)
+        self.parked += 1 + self._parked.hold_behind(lane, key, conflict.ord)
+
+    # --- constraints ----------------------------------------------------------------------------------------------
+
+    def check_constraints(self) -> None:
+        """Foreign keys of and to the rows the span wrote and removed."""
+        run = self._session.run
+        for lane in self._lanes:
+            for check in lane.orphaned:
+                self._refuse(check.table, check.parent, run(check.sql, lane.relation.id, _WRITTEN).fetchone(), "has no row")
+            for check in lane.bereaved:
+                found = run(check.sql, *((lane.relation.id, _REMOVED) if check.by_key else ())).fetchone()
+                self._refuse(check.table, check.parent, found, "still refers to a row removed from")
+        for lane in self._truncated:
+            for check in lane.bereaved:
+                found = run(lane.bereaved_anyhow(check)).fetchone()
+                self._refuse(check.table, check.parent, found, "still refers to a row removed from")
+
+    def _refuse(self, child: str, parent: str, found: tuple[object, ...] | None, how: str) -> None:
+        if found is not None:
+            raise RejectedError(
+                f"{self._session.place}: FOREIGN KEY constraint failed: {child} {how} {parent}, key {found[0]}",
+                sqlstate="SQLITE_CONSTRAINT_FOREIGNKEY",
+            )
+
+
+def _conflict(lane: Lane, row: Sequence[object]) -> Conflict:
+    order, key, verdict, changed_at, existed, present, found, *values = row
+    width = len(lane.columns)
+    before, after, current = values[:width], values[width : 2 * width], values[2 * width :]
+    return Conflict(
+        ord=int(str(order)),
+        relation=lane.relation.id,
+        table=lane.place,
+        key=str(key),
+        kind=ConflictKind(str(verdict)),
+        before=_image(lane, before) if existed and not lane.ledgered else None,
+        after=_image(lane, after) if present else None,
+        current=_image(lane, current) if found else None,
+        changed_at=int(str(changed_at)),
+        policy=lane.plan.policy,
+    )
+
+
+def _image(lane: Lane, values: Sequence[object]) -> Mapping[str, object]:
+    constants: dict[str, object] = dict(lane.plan.constants)
+    return constants | {name: shown(value) for name, value in zip(lane.targets, values, strict=True)}
+
+
+def _op(lane: Lane, existed: object, present: object) -> Op:
+    if lane.ledgered:
+        return Op.STATE if present else Op.GONE
+    return Op.DELETE if not present else Op.UPDATE if existed else Op.INSERT
+
+
+def _parents_first(lanes: Sequence[Lane]) -> list[Lane]:
+    """Lanes so that a table comes behind those it refers to; circles in the given order."""
+    by_table: dict[str, list[Lane]] = {}
+    for lane in lanes:
+        by_table.setdefault(lane.shape.name.name.lower(), []).append(lane)
+    graph = {
+        name: {parent for lane in group for parent in lane.parents if parent in by_table and parent != name}
+        for name, group in by_table.items()
+    }
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError:
+        order = list(by_table)
+    return [lane for name in order for lane in by_table[name]]

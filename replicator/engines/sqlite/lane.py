@@ -1,0 +1,329 @@
+"""The statements that bring one relation's rows into one target table: templates of ``sql/sqlite/apply.sql``, filled.
+
+In the statements t is the target table, n the net row, l and f the last and first staged change, g the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from replicator.engines.sqlite.values import Converter, checksum_call, converter, key_maker
+from replicator.model import Engine, ForeignKeyShape, Relation, TableName, TablePlan, TableShape
+from replicator.sqlfiles import literal, quote, quoted, render, statement
+
+_SQL = "sql/sqlite/apply.sql"
+_ROWID_NAMES = ("rowid", "_rowid_", "oid")
+
+
+@dataclass(frozen=True)
+class ForeignKeyCheck:
+    """One foreign key as statements: ``orphaned`` for the referring side, ``bereaved`` for the referred-to."""
+
+    table: str
+    parent: str
+    sql: str
+    by_key: bool = True
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One relation on its way into one table.
+
+    Args:
+        relation: what the source calls the rows.
+        plan: where they go.
+        shape: the target table as it is.
+        shapes: all tables of the target, for foreign keys.
+    """
+
+    relation: Relation
+    plan: TablePlan
+    shape: TableShape
+    shapes: Mapping[TableName, TableShape]
+
+    @property
+    def place(self) -> str:
+        """The target table as the bookkeeping names it."""
+        return str(self.plan.target)
+
+    @property
+    def ledgered(self) -> bool:
+        """Whether the source gives states instead of before images."""
+        return self.plan.source_engine is Engine.SQLITE
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Source columns in image order."""
+        return self.relation.columns
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """Target columns in image order."""
+        names = {column.source: column.target for column in self.plan.columns}
+        return tuple(names[column] for column in self.relation.columns)
+
+    @cached_property
+    def key_places(self) -> tuple[int, ...]:
+        """Places of the key in an image."""
+        return tuple(self.relation.columns.index(name) for name in self.plan.key)
+
+    @cached_property
+    def key_of(self) -> Callable[[Sequence[object]], str]:
+        """Makes the key text from an image."""
+        return key_maker([value for _, value in self.plan.constants], self.key_places)
+
+    @cached_property
+    def key_of_row(self) -> Callable[[Sequence[object]], str]:
+        """Makes the key text from a row of a RowBlock."""
+        return key_maker([value for _, value in self.plan.constants], [place + 3 for place in self.key_places])
+
+    @cached_property
+    def converters(self) -> tuple[Converter | None, ...]:
+        """Per image place: PostgreSQL's text → what the target stores."""
+        types = {column.source: column.source_type for column in self.plan.columns}
+        return tuple(
+            converter(types[source], target_type)
+            for source, target_type in zip(self.relation.columns, self.target_types, strict=True)
+        )
+
+    @cached_property
+    def target_types(self) -> tuple[str, ...]:
+        """Declared types of the target columns in image order."""
+        return tuple(self.shape.column(name).type for name in self.targets)
+
+    # --- stage ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def stage_state(self) -> str:
+        """Parameters: ordinal, op, time, values, key text."""
+        keys = [f"k{place}" for place in range(len(self.key_places))]
+        columns = ["ord", "relation", "op", "changed_at", *keys, *self._images("a", ""), quote("key")]
+        values = ["?1 * 2", str(self.relation.id), "?2", "?3", *(f"?{place + 4}" for place in self.key_places)]
+        values += [f"?{place + 4}" for place in range(len(self.targets) + 1)]
+        return self._render("stage_state", {"columns": ", ".join(columns), "values": ", ".join(values)})
+
+    @cached_property
+    def stage_change(self) -> str:
+        """Parameters: ordinal, relation, op, time, key text, fault, raw images, key values, before values, after values."""
+        columns = ["ord", "relation", "op", "changed_at", quote("key"), "fault", "raw_before", "raw_after"]
+        columns += [f"k{place}" for place in range(len(self.key_places))]
+        columns += self._images("b", "") + self._images("a", "")
+        values = ", ".join("?" * len(columns))
+        return self._render("stage_change", {"columns": ", ".join(columns), "values": values})
+
+    @cached_property
+    def staged_at(self) -> str:
+        """Parameter: ordinal."""
+        values = ", ".join(self._images("b", "") + self._images("a", ""))
+        return self._render("staged_at", {"values": values})
+
+    # --- net ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def load_net(self) -> str:
+        """Parameters: relation, first and last ordinal; ledgered also link and table."""
+        keys = [f"k{place}" for place in range(len(self.key_places))]
+        images = [("a", "l")] if self.ledgered else [("b", "f"), ("a", "l")]
+        places = keys + [name for image, _ in images for name in self._images(image, "")]
+        values = [f"l.{key}" for key in keys] + [name for image, of in images for name in self._images(image, f"{of}.")]
+        fragments = {
+            "places": ", ".join(places),
+            "values": ", ".join(values),
+            "found": self._found,
+            "place": self._rowid_of("t") or "null",
+            "same_after": self._same("a", "l"),
+            "same_key": self._same_key("t", "l"),
+        }
+        if self.ledgered:
+            fragments["current_checksum"] = checksum_call([f"t.{quote(name)}" for name in self.targets])
+            return self._render("load_states", fragments)
+        return self._render("load_images", fragments | {"same_before": self._same("b", "f")})
+
+    def _same(self, image: str, of: str) -> str:
+        """Equal in every column, class included; PostgreSQL's 1 and 1.0 are two values here."""
+        now = [f"(t.{quote(name)} collate binary)" for name in self.targets]
+        staged = self._images(image, f"{of}.")
+        classes = [[f"typeof({value})" for value in side] for side in (now, staged)]
+        return f"({', '.join(now)}) is ({', '.join(staged)}) and ({', '.join(classes[0])}) is ({', '.join(classes[1])})"
+
+    def _same_key(self, table: str, row: str) -> str:
+        """By the target's own index, and the same byte for byte where its collation is loose."""
+        parts = [f"{table}.{quote(name)} = {literal(value)}" for name, value in self.plan.constants]
+        for place, name in enumerate(self._key_targets):
+            column = self.shape.column(name)
+            parts.append(f"{table}.{quote(name)} = {row}.k{place}")
+            if column.collation:
+                parts.append(f"({table}.{quote(name)} collate binary) = {row}.k{place}")
+        return " and ".join(parts)
+
+    @property
+    def _key_targets(self) -> tuple[str, ...]:
+        return tuple(self.targets[place] for place in self.key_places)
+
+    @cached_property
+    def _found(self) -> str:
+        return f"{self._rowid_of('t') or 't.' + quote(self._key_targets[0])} is not null"
+
+    # --- apply ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def deletes(self) -> str:
+        """Parameters of this and the next: relation, verdict."""
+        return self._render("apply_deletes", {"located": self._located})
+
+    @cached_property
+    def updates(self) -> str:
+        """Empty when the table has nothing but its key."""
+        sets = [f"{quote(name)} = n.a{place}" for place, name in enumerate(self.targets) if place not in self.key_places]
+        return self._render("apply_updates", {"sets": ", ".join(sets), "same_row": self._same_row}) if sets else ""
+
+    @cached_property
+    def inserts(self) -> str:
+        """Constants first, then the values."""
+        columns = [name for name, _ in self.plan.constants] + list(self.targets)
+        values = [literal(value) for _, value in self.plan.constants] + self._images("a", "n.")
+        key = ", ".join(f"n.k{place}" for place in range(len(self.key_places)))
+        return self._render("apply_inserts", {"columns": quoted(columns), "values": ", ".join(values), "key": key})
+
+    @cached_property
+    def mark_vacated(self) -> str:
+        """Parameters: relation, verdict, new verdict. Empty when the table has no unique columns besides its key."""
+        places = {name: f"n.a{place}" for place, name in enumerate(self.targets)}
+        unique = {name for index in self.shape.uniques if not index.primary for name in index.columns}
+        partial = any(not index.exact for index in self.shape.uniques)
+        names = [name for name in self.targets if (name in unique or partial) and name not in self._key_targets]
+        moves = " or ".join(f"t.{quote(name)} is not {places[name]}" for name in names)
+        return self._render("mark_vacated", {"same_row": self._same_row, "moves": moves}) if names else ""
+
+    @cached_property
+    def keep_vacated(self) -> str:
+        """No parameters: SQLite takes none where a table is made."""
+        return self._render("keep_vacated", {"same_row": self._same_row, "relation": str(self.relation.id)})
+
+    @cached_property
+    def return_vacated(self) -> str:
+        """Parameters: relation, verdict."""
+        replicated = {name: f"n.a{place}" for place, name in enumerate(self.targets)}
+        columns = [column.name for column in self.shape.columns if not column.generated]
+        values = [replicated.get(name, f"v.{quote(name)}") for name in columns]
+        fragments = {"columns": quoted(columns), "values": ", ".join(values)}
+        return self._render("return_vacated", fragments, vacated="replicator_vacated")
+
+    @cached_property
+    def truncate(self) -> str:
+        """Removes this site's rows."""
+        mine = " and ".join(f"{quote(name)} = {literal(value)}" for name, value in self.plan.constants)
+        return self._render("truncate_site", {"mine": mine or "1"})
+
+    @cached_property
+    def write_ledger(self) -> str:
+        """Parameters: link, table, relation, verdicts."""
+        return self._render("write_ledger", {"checksum": checksum_call(self._images("a", "n."))})
+
+    @cached_property
+    def find_conflicts(self) -> str:
+        """Parameters: relation, last ordinal, verdicts, page size."""
+        values = self._images("b", "n.") + self._images("a", "n.") + [f"t.{quote(name)}" for name in self.targets]
+        return self._render("find_conflicts", {"values": ", ".join(values), "same_row": self._same_row})
+
+    @cached_property
+    def net_change(self) -> str:
+        """Parameter: ordinal."""
+        return self._render("net_change", {"values": ", ".join(self._images("b", "n.") + self._images("a", "n."))})
+
+    # --- foreign keys ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def orphaned(self) -> tuple[ForeignKeyCheck, ...]:
+        """Parameters: relation, verdicts."""
+        return tuple(self._orphaned(key) for key in self.shape.foreign_keys if self._parent_of(key) is not None)
+
+    def _orphaned(self, key: ForeignKeyShape) -> ForeignKeyCheck:
+        pairs = list(zip(key.columns, key.parent_columns, strict=True))
+        fragments = {
+            "same_key": self._same_key("t", "n"),
+            "refers": " and ".join(f"t.{quote(column)} is not null" for column in key.columns),
+            "parent": " and ".join(f"p.{quote(parent)} = t.{quote(column)}" for column, parent in pairs),
+        }
+        sql = self._render("orphaned", fragments, parent=key.parent.name)
+        return ForeignKeyCheck(self.shape.name.name, key.parent.name, sql)
+
+    @cached_property
+    def bereaved(self) -> tuple[ForeignKeyCheck, ...]:
+        """Parameters: relation, verdicts; none for those not ``by_key``."""
+        return tuple(
+            self._bereaved(child, key)
+            for child in self.shapes.values()
+            for key in child.foreign_keys
+            if self._parent_of(key) is self.shape
+        )
+
+    def _bereaved(self, child: TableShape, key: ForeignKeyShape, *, by_key: bool = True) -> ForeignKeyCheck:
+        pairs = list(zip(key.columns, key.parent_columns, strict=True))
+        parent = " and ".join(f"p.{quote(column)} = c.{quote(own)}" for own, column in pairs)
+        places = {name.lower(): f"n.k{place}" for place, name in enumerate(self._key_targets)}
+        places |= {name.lower(): literal(value) for name, value in self.plan.constants}
+        by_key = by_key and all(column.lower() in places for _, column in pairs)
+        if by_key:
+            refers = " and ".join(f"c.{quote(own)} = {places[column.lower()]}" for own, column in pairs)
+        else:
+            refers = " and ".join(f"c.{quote(own)} is not null" for own, _ in pairs)
+        name = "bereaved" if by_key else "bereaved_anyhow"
+        sql = self._render(name, {"refers": refers, "parent": parent}, child=child.name.name)
+        return ForeignKeyCheck(child.name.name, self.shape.name.name, sql, by_key)
+
+    def bereaved_anyhow(self, check: ForeignKeyCheck) -> str:
+        """The check that looks at all rows that refer, for when the removed rows are not listed (TRUNCATE)."""
+        child = next(shape for shape in self.shapes.values() if shape.name.name == check.table)
+        keys = [key for key in child.foreign_keys if self._parent_of(key) is self.shape]
+        return self._bereaved(child, keys[0], by_key=False).sql
+
+    def _parent_of(self, key: ForeignKeyShape) -> TableShape | None:
+        """The referred-to table, when it is there and the reference matches a key of it."""
+        for shape in self.shapes.values():
+            if shape.name.name.lower() == key.parent.name.lower() and len(key.columns) == len(key.parent_columns):
+                wanted = {column.lower() for column in key.parent_columns}
+                keys = [{column.lower() for column in unique.columns} for unique in shape.uniques if unique.exact]
+                return shape if wanted in keys else None
+        return None
+
+    @property
+    def parents(self) -> Iterator[str]:
+        """Names of the tables this one refers to."""
+        return (key.parent.name.lower() for key in self.shape.foreign_keys)
+
+    # --- pieces ---------------------------------------------------------------------------------------------------
+
+    def _images(self, image: str, prefix: str) -> list[str]:
+        return [f"{prefix}{image}{place}" for place in range(len(self.relation.columns))]
+
+    @cached_property
+    def _rowid(self) -> str:
+        if self.shape.kind == "without_rowid":
+            return ""
+        taken = {column.name.lower() for column in self.shape.columns}
+        return next((name for name in _ROWID_NAMES if name not in taken), "")
+
+    def _rowid_of(self, table: str) -> str:
+        return f"{table}.{self._rowid}" if self._rowid else ""
+
+    @cached_property
+    def _same_row(self) -> str:
+        """Finds the target row of a net row that was found before."""
+        return f"t.{self._rowid} = n.place" if self._rowid else self._same_key("t", "n")
+
+    @cached_property
+    def _located(self) -> str:
+        if self._rowid:
+            # "rowid" in quotes would be a text where a table has no rowid; this one has.
+            return self._render("located_by_rowid", {}, rowid=self._rowid)
+        key = [name for name, _ in self.plan.constants] + list(self._key_targets)
+        values = [literal(value) for _, value in self.plan.constants]
+        values += [f"n.k{place}" for place in range(len(self.key_places))]
+        return self._render("located_by_key", {"key": quoted(key), "values": ", ".join(values)})
+
+    def _render(self, name: str, fragments: Mapping[str, str], **identifiers: str) -> str:
+        names = {"table": self.shape.name.name, **identifiers}
+        return render(statement(_SQL, name), identifiers=names, fragments=fragments)

@@ -1,0 +1,228 @@
+"""Parked changes and recorded conflicts of one link at a SQLite target.
+
+Images are JSON over the source columns, exact in class and bit (values.encode_image). Per row the changes form a queue
+in the order of their numbers: the first was refused, the others wait behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.engines.sqlite.lane import Lane
+from replicator.engines.sqlite.session import Session, apply_sql, target_sql
+from replicator.engines.sqlite.stage import Stage
+from replicator.engines.sqlite.values import SourceText, UnfitError, converter, decode_image, encode_image, shown
+from replicator.errors import RejectedError, SetupError
+from replicator.model import Decision, Engine, Op, ParkedChange, ParkedState
+
+_WAITS = "waits behind an earlier parked change of this row"
+
+Image = Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A change taken off the list."""
+
+    id: int
+    table: str
+    key: str
+    op: str
+    changed_at: int
+    columns: tuple[str, ...]
+    before: str | None
+    after: str | None
+    attempts: int
+
+
+class ParkedChanges:
+    """The parked changes of one link."""
+
+    def __init__(self, session: Session, stage: Stage) -> None:
+        self._session, self._stage = session, stage
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    def add(
+        self, lane: Lane, op: str, key: str, changed_at: int, before: Image | None, after: Image | None, cause: str, code: str
+    ) -> None:
+        """Park a change with its images."""
+        images = [None if image is None else encode_image(image) for image in (before, after)]
+        columns = json.dumps(list(lane.columns), ensure_ascii=False)
+        self._insert(None, lane.place, key, op, ParkedState.PARKED, changed_at, columns, *images, code, cause, 1)
+
+    def add_staged(self, order: int, cause: str, code: str, state: ParkedState = ParkedState.PARKED) -> tuple[Lane, str]:
+        """Move a staged change to the parked ones; its lane and key."""
+        (relation,) = (number for _, number in self._session.run(apply_sql("staged_ordinals"), order, order))
+        lane = self._stage.lane(relation)
+        row = self._session.run(lane.staged_at, order).fetchone()
+        _, op, changed_at, key, fault, raw_before, raw_after, _, *values = row
+        if fault is None and op != Op.TRUNCATE:
+            width = len(lane.columns)
+            raw_before = encode_image(values[:width]) if op in (Op.UPDATE, Op.DELETE) else None
+            raw_after = None if op == Op.DELETE else encode_image(values[width:])
+        columns = json.dumps(list(lane.columns), ensure_ascii=False)
+        attempts = 1 if state is ParkedState.PARKED else 0
+        self._insert(None, lane.place, key, op, state, changed_at, columns, raw_before, raw_after, code, cause, attempts)
+        self._session.run(apply_sql("unstage"), order)
+        return lane, str(key)
+
+    def hold(self, behind: int = -1) -> int:
+        """Set aside staged changes of rows that have parked ones; how many."""
+        link, held = self._session.link_id, 0
+        waiting = {str(table) for (table,) in self._session.run(target_sql("parked_relations"), link)}
+        for number in self._stage.relations() if waiting else ():
+            place = self._stage.lane(number).place
+            while place in waiting:
+                page = self._session.run(apply_sql("staged_waiting"), number, link, place, behind).fetchall()
+                for (order,) in page:
+                    self.add_staged(order, _WAITS, "", ParkedState.WAITING)
+                held += len(page)
+                if not page:
+                    break
+        return held
+
+    def hold_behind(self, lane: Lane, key: str, order: int) -> int:
+        """Set aside the later staged changes of a row that was just parked; how many."""
+        if not key:
+            return 0
+        rows = self._session.run(apply_sql("staged_behind"), lane.relation.id, key, order).fetchall()
+        for (later,) in rows:
+            self.add_staged(later, _WAITS, "", ParkedState.WAITING)
+        return len(rows)
+
+    def put_back(self, taken: Taken, error: RejectedError) -> None:
+        """Park a change again under its old number, so that it stays first of its row's queue."""
+        columns = json.dumps(list(taken.columns), ensure_ascii=False)
+        self._insert(
+            taken.id, taken.table, taken.key, taken.op, ParkedState.PARKED, taken.changed_at, columns, taken.before,
+            taken.after, error.sqlstate, cause_of(error), taken.attempts + 1,
+        )  # fmt: skip
+        self._session.run(target_sql("demote_others"), self._session.link_id, taken.table, taken.key, taken.id)
+
+    def _insert(self, number: int | None, *rest: object) -> None:
+        table, key, op, state, changed_at, columns, before, after, code, cause, attempts = rest
+        self._session.run(
+            target_sql("add_parked"), number, self._session.link_id, table, key, str(op), str(state), changed_at, columns,
+            before, after, code, cause, self._session.now(), attempts,
+        )  # fmt: skip
+
+    def overtake(self, table: str) -> None:
+        """A TRUNCATE was applied: what is parked of the table is over, and on record."""
+        self._session.run(target_sql("overtake_parked"), self._session.link_id, table, self._session.now())
+        self._session.run(target_sql("drop_overtaken"), self._session.link_id, table)
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def read(self, parked_id: int) -> Taken:
+        """One parked change. Raises SetupError when there is none, or an earlier one of its row is parked."""
+        row = self._session.run(target_sql("read_parked"), parked_id, self._session.link_id).fetchone()
+        if row is None:
+            raise SetupError(
+                f"link {self._session.link}: there is no parked change {parked_id}", hint="run: replicator parked list"
+            )
+        table, key, op, changed_at, columns, before, after, attempts, first = row
+        if first is not None and first < parked_id:
+            raise SetupError(
+                f"parked change {parked_id} waits behind change {first} of the same row",
+                hint=f"run: replicator parked retry {first}",
+            )
+        return Taken(parked_id, table, key, op, changed_at, tuple(json.loads(columns)), before, after, attempts)
+
+    def take(self, parked_id: int) -> Taken:
+        """Take a change off the list; the next of its row becomes the first."""
+        taken = self.read(parked_id)
+        self._session.run(target_sql("remove_parked"), parked_id)
+        self._session.run(target_sql("promote_next"), self._session.link_id, taken.table, taken.key)
+        return taken
+
+    def skip(self, parked_id: int) -> None:
+        """Drop a change for good; what was dropped stays on record among the conflicts."""
+        taken = self.take(parked_id)
+        images = [_json(_shown_image(taken.columns, image)) for image in (taken.before, taken.after)]
+        self._session.run(
+            target_sql("add_conflict"), self._session.link_id, taken.table, taken.key, "parked", *images, None,
+            taken.changed_at, "manual", "keep", "dropped by command: replicator parked skip", self._session.now(),
+        )  # fmt: skip
+
+    def edit(self, parked_id: int, values: Mapping[str, str | None]) -> None:
+        """Replace values of the after image. Raises SetupError for a column the change does not have."""
+        taken = self.read(parked_id)
+        if taken.after is None:
+            raise SetupError(f"parked change {parked_id} is a {Op(taken.op).name}: there is no row to edit")
+        image = dict(zip(taken.columns, decode_image(taken.after), strict=True))
+        unknown = sorted(set(values) - set(image))
+        if unknown:
+            raise SetupError(
+                f"parked change {parked_id} has no column {', '.join(unknown)}", hint=f"it has: {', '.join(taken.columns)}"
+            )
+        edited = image | {name: self._typed(taken.table, name, text) for name, text in values.items()}
+        after = encode_image(edited.values())
+        self._session.run(target_sql("edit_parked"), after, "edited by command, not tried since", parked_id)
+
+    def _typed(self, table: str, column: str, text: str | None) -> object:
+        """A value typed by a person, as the source would have given it."""
+        plan = self._session.plan_for(table)
+        if text is None or plan is None:
+            return text
+        if plan.source_engine is Engine.POSTGRES:
+            return SourceText(text)
+        (found,) = (each for each in plan.columns if each.source == column)
+        convert = converter("bytea" if text.startswith("\\x") else "text", found.target_type)
+        try:
+            return convert(text) if convert is not None else text
+        except (UnfitError, ValueError) as error:
+            raise SetupError(f"{column}: {error}", hint="give a value the column can hold") from error
+
+    def list_changes(self, ids: Sequence[int], table: str) -> list[ParkedChange]:
+        """Parked changes, oldest first; all when ``ids`` and ``table`` are empty."""
+        self._session.read_link()
+        rows = self._session.run(target_sql("list_parked"), self._session.link_id, json.dumps(list(ids)), table)
+        return [_parked_change(row) for row in rows]
+
+    # --- conflicts ------------------------------------------------------------------------------------------------
+
+    def record_decision(self, decision: Decision) -> None:
+        """Write a decision to the record with all it was decided on."""
+        conflict = decision.conflict
+        images = [_json(image) for image in (conflict.before, conflict.after, conflict.current)]
+        self._session.run(
+            target_sql("add_conflict"), self._session.link_id, conflict.table, conflict.key, str(conflict.kind), *images,
+            conflict.changed_at, decision.rule, str(decision.verdict), decision.reason, self._session.now(),
+        )  # fmt: skip
+
+
+def cause_of(error: RejectedError) -> str:
+    """The refusal in one line."""
+    return error.message if not error.detail or error.detail in error.message else f"{error.message}. {error.detail}"
+
+
+def _parked_change(row: Sequence[object]) -> ParkedChange:
+    number, site, table, key, op, state, columns, before, after, code, cause, parked_at, attempts = row
+    names = json.loads(str(columns))
+    return ParkedChange(
+        id=int(str(number)),
+        link=str(site),
+        table=str(table),
+        key=str(key),
+        op=Op(str(op)),
+        state=ParkedState(str(state)),
+        before=_shown_image(names, before),
+        after=_shown_image(names, after),
+        sqlstate=str(code),
+        cause=str(cause),
+        parked_at=int(str(parked_at)),
+        attempts=int(str(attempts)),
+    )
+
+
+def _shown_image(columns: Sequence[str], image: object) -> Mapping[str, object] | None:
+    if image is None:
+        return None
+    return {name: shown(value) for name, value in zip(columns, decode_image(str(image)), strict=True)}
+
+
+def _json(image: Mapping[str, object] | None) -> str | None:
+    return None if image is None else json.dumps(image, ensure_ascii=False)

@@ -1,0 +1,196 @@
+"""Brings a batch beside the tables of a SQLite target and cuts it into spans.
+
+Values are converted on the way in, so that the stage holds exactly what the target will store. A change with a value
+the target cannot hold is staged as a *fault*: its span is refused, halved, and the change parked in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
+
+from replicator.engines.sqlite.lane import Lane
+from replicator.engines.sqlite.session import Session, apply_sql
+from replicator.engines.sqlite.values import SourceText, UnfitError, encode_image, unfit
+from replicator.errors import BatchError
+from replicator.model import Op, Relation, Span
+from replicator.ports import Batch, OutboxBlock, RowBlock
+from replicator.records import parse_record
+
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_PLAIN = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_LINES = 2_000
+
+Row = tuple[object, ...]
+Image = Sequence[object]
+
+
+class Stage:
+    """The staged batch of one transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._relations: dict[int, Relation] = {}
+        self.changes = 0
+        self.newest_changed_at = 0
+
+    def lane(self, relation: int) -> Lane:
+        """The lane of a staged relation number. Raises BatchError for one the batch did not name."""
+        try:
+            return self._session.lane(self._relations[relation])
+        except KeyError:
+            raise BatchError(f"link {self._session.link}: the batch names an unknown relation {relation}") from None
+
+    def relations(self) -> Sequence[int]:
+        """Numbers of the relations the batch may hold."""
+        return tuple(self._relations)
+
+    def adopt(self, relation: Relation) -> Lane:
+        """Make a relation known that no batch named."""
+        self._relations[relation.id] = relation
+        return self._session.lane(relation)
+
+    def orders(self, span: Span) -> Sequence[int]:
+        """The ordinals staged in a span."""
+        return [int(order) for order, _ in self._session.run(apply_sql("staged_ordinals"), span.low, span.high)]
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    def fill(self, batch: Batch) -> None:
+        """Stage all blocks."""
+        blocks = batch.blocks()
+        for block in blocks:
+            self._relations.update(batch.relations)
+            if isinstance(block, OutboxBlock):
+                self._stage_literals(block)
+            else:
+                self._stage_rows(block)
+        self.measure()
+
+    def measure(self) -> None:
+        """Count what is staged."""
+        _, _, self.changes, self.newest_changed_at = self._session.run(apply_sql("stage_extent")).fetchone()
+
+    def _stage_rows(self, block: RowBlock) -> None:
+        lane = self.lane(block.relation)
+        key_of = lane.key_of_row
+        self._session.connection.executemany(lane.stage_state, ((*row, key_of(row)) for row in block.rows))
+        for order, op, changed_at, *values in block.odd:
+            self.stage_native(lane, int(str(order)) * 2, str(op), int(str(changed_at)), values)
+
+    def stage_native(self, lane: Lane, order: int, op: str, changed_at: int, values: Image) -> None:
+        """Stage one row of a key-mode source value by value."""
+        reasons = (
+            f"column {name}: {reason}"
+            for name, value, declared in zip(lane.columns, values, lane.target_types, strict=True)
+            if (reason := unfit(value, declared))
+        )
+        self._insert(lane, order, op, changed_at, None, values, next(reasons, ""))
+
+    def _stage_literals(self, block: OutboxBlock) -> None:
+        lines = _lines(block.chunks)
+        while some := list(islice(lines, _LINES)):
+            for line in some:
+                order, relation, op, changed_at, before, after = map(_field, line.split(b"\t"))
+                images = [None if image is None else _texts(image) for image in (before, after)]
+                self.stage_texts(int(str(relation)), int(str(order)) * 2, str(op), int(str(changed_at)), *images)
+
+    def stage_texts(
+        self, relation: int, order: int, op: str, changed_at: int, before: Image | None, after: Image | None
+    ) -> None:
+        """Stage one change of a PostgreSQL source; a key update becomes two parts: the old row gone, the new one there."""
+        lane = self.lane(relation)
+        if op == Op.TRUNCATE:
+            self._insert(lane, order, op, changed_at, None, None, "")
+        elif op == Op.KEY_UPDATE:
+            self._convert(lane, order, Op.DELETE, changed_at, before, None)
+            self._convert(lane, order + 1, Op.INSERT, changed_at, None, after)
+        else:
+            self._convert(lane, order, op, changed_at, before, after)
+
+    def _convert(
+        self, lane: Lane, order: int, op: str, changed_at: int, before: Image | None, after: Image | None
+    ) -> None:
+        fault, was, now = "", before, after
+        try:
+            was = None if before is None else _converted(lane, before)
+            now = None if after is None else _converted(lane, after)
+        except UnfitError as error:
+            fault, was, now = str(error), before, after
+        self._insert(lane, order, op, changed_at, was, now, fault)
+
+    def _insert(
+        self, lane: Lane, order: int, op: str, changed_at: int, before: Image | None, after: Image | None, fault: str
+    ) -> None:
+        image = after if after is not None else before
+        key = lane.key_of(image) if image is not None else ""
+        head = (order, lane.relation.id, str(op), changed_at, key, fault or None)
+        nothing = [None] * len(lane.columns)
+        if fault or image is None:
+            raw = [None if each is None else encode_image(each) for each in (before, after)]
+            values: Iterable[object] = [None] * len(lane.key_places) + nothing + nothing
+        else:
+            raw = [None, None]
+            values = [image[place] for place in lane.key_places] + list(before or nothing) + list(after or nothing)
+        self._session.connection.execute(lane.stage_change, (*head, *raw, *values))
+
+    # --- spans ----------------------------------------------------------------------------------------------------
+
+    def spans(self) -> Sequence[Span]:
+        """The stage as one span, cut around every TRUNCATE."""
+        low, high, count, _ = self._session.run(apply_sql("stage_extent")).fetchone()
+        if not count:
+            return ()
+        cuts = [int(order) for (order,) in self._session.run(apply_sql("list_truncates"))]
+        if not cuts:
+            return (Span(low, high, count),)
+        edges = sorted({low, high + 1, *cuts, *(cut + 1 for cut in cuts)})
+        spans = [self._span(start, end - 1) for start, end in pairwise(edges)]
+        return tuple(span for span in spans if span is not None)
+
+    def _span(self, low: int, high: int) -> Span | None:
+        first, last, count = self._session.run(apply_sql("count_span"), low, high).fetchone()
+        return Span(first, last, count) if count else None
+
+    def halve(self, span: Span) -> tuple[Span, Span]:
+        """Two halves by number of changes."""
+        count = span.count // 2
+        (last,) = self._session.run(apply_sql("halve"), span.low, span.high, count).fetchone()
+        return Span(span.low, last, count), Span(last + 1, span.high, span.count - count)
+
+
+def _converted(lane: Lane, image: Image) -> list[object]:
+    """What the target will store. Raises UnfitError naming the column."""
+    values: list[object] = []
+    for place, (value, convert) in enumerate(zip(image, lane.converters, strict=True)):
+        if convert is None or not isinstance(value, SourceText):
+            values.append(str(value) if isinstance(value, SourceText) else value)
+            continue
+        try:
+            values.append(convert(value))
+        except (UnfitError, ValueError, KeyError) as error:
+            raise UnfitError(f"column {lane.columns[place]}: {error}") from error
+    return values
+
+
+def _texts(image: str) -> Image:
+    return [None if value is None else SourceText(value) for value in parse_record(image)]
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """COPY's lines from chunks cut anywhere."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + bytes(chunk)).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _field(raw: bytes) -> str | None:
+    if b"\\" not in raw:
+        return raw.decode()
+    if raw == b"\\N":
+        return None
+    return _ESCAPE.sub(lambda match: _PLAIN.get(match.group(1), match.group(1)), raw).decode()

@@ -1,0 +1,204 @@
+"""Values on their way into a SQLite table: conversion, fitness, text forms, and the ledger's checksum. Pure.
+
+Nothing is altered in silence: what a column's affinity would turn into something else is refused with a reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal, InvalidOperation
+
+from replicator.engines.sqlite.affinity import Affinity, affinity_of
+from replicator.engines.sqlite.reading import Undecoded
+
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
+_FLOATS = frozenset(("double precision", "real"))
+_INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
+_INT64 = 1 << 63
+_BATCH_OF_ARGUMENTS = 100
+"""SQLite takes 127 arguments per function; wider rows are digested in pieces."""
+
+Converter = Callable[[str], object]
+
+
+class UnfitError(Exception):
+    """A value that the target column cannot hold unchanged; the message says why."""
+
+
+class SourceText(str):
+    """A value as a PostgreSQL source printed it, not yet converted."""
+
+    __slots__ = ()
+
+
+# --- into storage -------------------------------------------------------------------------------------------------
+
+
+def converter(source_type: str, target_type: str) -> Converter | None:
+    """Turns PostgreSQL's text of a value into what the target column stores; ``None`` when the text is stored as it is.
+
+    The converter raises UnfitError.
+    """
+    if source_type == "bytea":
+        return lambda text: bytes.fromhex(text[2:])
+    affinity = affinity_of(target_type)
+    if affinity in (Affinity.TEXT, Affinity.BLOB):
+        return None
+    if source_type == "boolean":
+        return {"t": 1, "f": 0, "true": 1, "false": 0}.__getitem__
+    if affinity is Affinity.REAL:
+        return _to_float if source_type in _FLOATS else _to_exact_float
+    return lambda text: _to_number(text, affinity, source_type)
+
+
+def _to_float(text: str) -> object:
+    if text == "NaN":
+        raise UnfitError("SQLite cannot hold NaN: it would become NULL")
+    return _INFINITIES.get(text) or float(text)
+
+
+def _to_exact_float(text: str) -> object:
+    if not _NUMBER.fullmatch(text):
+        if text in ("NaN", "Infinity", "-Infinity"):
+            return _to_float(text)
+        return text
+    number = float(text)
+    if not math.isfinite(number) or Decimal(repr(number)) != Decimal(text):
+        raise UnfitError(f"{_short(text)} has more digits than SQLite's REAL keeps")
+    return number
+
+
+def _to_number(text: str, affinity: Affinity, source_type: str) -> object:
+    if _INTEGER.fullmatch(text) and -_INT64 <= int(text) < _INT64 and text != "-0":
+        return int(text)
+    if text == "NaN" and source_type in (*_FLOATS, "numeric"):
+        raise UnfitError("SQLite cannot hold NaN as a number")
+    if text in _INFINITIES and source_type in (*_FLOATS, "numeric"):
+        return _INFINITIES[text]
+    if not _NUMBER.fullmatch(text):
+        return text
+    number = float(text)
+    if not math.isfinite(number) or not _same_number(number, text):
+        raise UnfitError(f"{_short(text)} would lose digits in a column of {affinity} affinity")
+    return int(number) if number.is_integer() and abs(number) < 1 << 53 else number
+
+
+def _same_number(number: float, text: str) -> bool:
+    try:
+        return Decimal(repr(number)) == Decimal(text.strip())
+    except InvalidOperation:
+        return False
+
+
+def unfit(value: object, target_type: str) -> str:
+    """Why a value of a SQLite source cannot be stored unchanged; empty when it can."""
+    if isinstance(value, Undecoded):
+        return f"text that is not UTF-8 ({_short(value.hex())})"
+    affinity = affinity_of(target_type)
+    if affinity is Affinity.BLOB or value is None or isinstance(value, bytes):
+        return ""
+    if affinity is Affinity.TEXT:
+        return "" if isinstance(value, str) else f"{value!r} would become text in a column of type {target_type}"
+    if isinstance(value, str):
+        numeric = _NUMBER.fullmatch(value)
+        return f"text {_short(value)} would become a number in a column of type {target_type}" if numeric else ""
+    wrong = isinstance(value, int) if affinity is Affinity.REAL else isinstance(value, float) and value.is_integer()
+    return f"{value!r} would change its class in a column of type {target_type}" if wrong else ""
+
+
+# --- text forms ---------------------------------------------------------------------------------------------------
+
+
+def shown(value: object) -> str | None:
+    """A value for people and for the conflict record."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def encode_image(values: Iterable[object]) -> str:
+    """Values as JSON that ``decode_image`` gives back exactly, class and bit."""
+    return json.dumps([_tagged(value) for value in values], ensure_ascii=False, separators=(",", ":"))
+
+
+def decode_image(image: str) -> list[object]:
+    """The values ``encode_image`` was given."""
+    return [_untagged(value) for value in json.loads(image)]
+
+
+def _tagged(value: object) -> object:
+    if isinstance(value, float):
+        return {"real": repr(value)}
+    if isinstance(value, bytes):
+        return {"text" if isinstance(value, Undecoded) else "blob": value.hex()}
+    return {"source": str(value)} if isinstance(value, SourceText) else value
+
+
+def _untagged(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    ((tag, text),) = value.items()
+    makers: dict[str, Callable[[str], object]] = {
+        "real": float,
+        "blob": bytes.fromhex,
+        "text": lambda raw: Undecoded(bytes.fromhex(raw)),
+        "source": SourceText,
+    }
+    return makers[tag](text)
+
+
+def key_maker(constants: Sequence[str], places: Sequence[int]) -> Callable[[Sequence[object]], str]:
+    """Makes the key text of a row: a JSON array of constants and key values, different for different keys."""
+    if len(places) != 1:
+        return lambda row: encode_image((*constants, *(row[place] for place in places)))
+    (place,) = places
+    start = encode_image(constants)[:-1] + ("," if constants else "")
+
+    def make(row: Sequence[object]) -> str:
+        value = row[place]
+        return f"{start}{value}]" if type(value) is int else encode_image((*constants, value))
+
+    return make
+
+
+# --- checksum -----------------------------------------------------------------------------------------------------
+
+
+def checksum(*values: object) -> bytes:
+    """16 bytes of sha256 over a form that is different for different rows (classes and bits included)."""
+    digest = hashlib.sha256()
+    for value in values:
+        if type(value) is int:
+            digest.update(b"i%d;" % value)
+        elif type(value) is str:
+            raw = value.encode()
+            digest.update(b"t%d:" % len(raw))
+            digest.update(raw)
+        elif type(value) is float:
+            digest.update(b"f" + struct.pack(">d", value))
+        elif isinstance(value, bytes):
+            digest.update(b"b%d:" % len(value))
+            digest.update(value)
+        else:
+            digest.update(b"~")
+    return digest.digest()[:16]
+
+
+def checksum_call(values: Sequence[str]) -> str:
+    """The SQL expression that digests these expressions."""
+    if len(values) <= _BATCH_OF_ARGUMENTS:
+        return f"replicator_checksum({', '.join(values)})"
+    starts = range(0, len(values), _BATCH_OF_ARGUMENTS)
+    return checksum_call([checksum_call(values[start : start + _BATCH_OF_ARGUMENTS]) for start in starts])
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 60 else repr(text[:57] + "...")

@@ -1,0 +1,1 @@
+"""What replicator costs and what it gives, as ratios measured in one run: ``python -m tests.benchmarks --help``."""
