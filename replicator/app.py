@@ -90,7 +90,7 @@ class App:
         """A place as a database to install into; close it."""
         database = self.database(place)
         if database.engine is Engine.SQLITE:
-            return SqliteInstaller(database.path)
+            return SqliteInstaller(database.path, may_be_absent=place == CENTRE)
         return PostgresInstaller(database.dsn)
 
     def auditable(self, place: str) -> Auditable:

@@ -168,7 +168,7 @@ def edit(
         raise click.UsageError("nothing to change: use --set COLUMN=VALUE or --null COLUMN")
     app = open_app(config)
     site, _ = _find(app, sites, number)
-    with closing(app.target(site, ())) as target:
+    with closing(app.target(site, app.plans(site))) as target:
         target.edit_parked(number, edits)
         (change,) = target.list_parked(ids=[number])
     if as_json:

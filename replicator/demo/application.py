@@ -31,13 +31,26 @@ _TYPO = "n/a"
 class Database(Protocol):
     """What the application needs of a driver; ``name`` is a block of the engine's demo.sql."""
 
-    def ask(self, name: str, *values: object) -> int: ...
-    def run(self, name: str, *values: object) -> int: ...
-    def run_many(self, name: str, rows: Iterable[Sequence[object]]) -> None: ...
-    def run_all(self, name: str) -> None: ...
-    def commit(self) -> None: ...
-    def rollback(self) -> None: ...
-    def close(self) -> None: ...
+    def ask(self, name: str, *values: object) -> int:
+        """The first number of a query's answer, 0 when it answers nothing."""
+
+    def run(self, name: str, *values: object) -> int:
+        """One statement; the number of rows it changed."""
+
+    def run_many(self, name: str, rows: Iterable[Sequence[object]]) -> None:
+        """One statement for every row."""
+
+    def run_all(self, name: str) -> None:
+        """A block of several statements."""
+
+    def commit(self) -> None:
+        """End the transaction."""
+
+    def rollback(self) -> None:
+        """Undo the transaction."""
+
+    def close(self) -> None:
+        """Disconnect."""
 
 
 class Sqlite:

@@ -20,12 +20,16 @@ _EVERY_SECONDS = 0.05
 
 @dataclass(slots=True)
 class View:
-    """One factory, as last seen. ``lag``: seconds since the oldest run that the centre lacks was first seen."""
+    """One factory, as last seen. ``lag``: seconds since the oldest run that the centre lacks was first seen.
+
+    ``applying``: whether the centre is in the middle of a large transaction of this factory's link.
+    """
 
     newest: int = 0
     arrived: int = 0
     lag: float = 0.0
     worst: float = 0.0
+    applying: bool = False
     missing: deque[tuple[int, float]] = field(default_factory=deque)
 
     @property
@@ -58,7 +62,7 @@ class Lookout:
         self._news = threading.Condition()
         self._error: Exception | None = None
         self.views = {site: View() for site in sites}
-        self.applying = False
+        self._looks = 0
         self._thread = threading.Thread(target=self._watch, name="lookout", daemon=True)
 
     def start(self) -> None:
@@ -81,14 +85,15 @@ class Lookout:
         return max(view.worst for site, view in self.views.items() if site not in but)
 
     def wait(self, holds: Callable[[], bool], seconds: float, what: str) -> float:
-        """Wait until ``holds``; how long it took. Raises RetryableError when it does not come true in time."""
+        """Wait until ``holds``, of what is seen from now on; how long it took. Raises RetryableError when time is up."""
         began = time.monotonic()
         with self._news:
-            came = self._news.wait_for(lambda: self._error is not None or holds(), seconds)
+            fresh = self._looks + 2  # a look may be under way that began before
+            came = self._news.wait_for(lambda: self._error is not None or (self._looks >= fresh and holds()), seconds)
         if self._error is not None:
             raise self._error
         if not came:
-            raise RetryableError(f"after {seconds:.0f} s still not so: {what}", hint="see replicator.log")
+            raise RetryableError(f"after {seconds:.0f} s still not so: {what}")
         return time.monotonic() - began
 
     def _watch(self) -> None:
@@ -108,13 +113,14 @@ class Lookout:
     def _look(self, centre: Database, databases: Mapping[str, Database]) -> None:
         newest = {site: _ask(database, "newest_run") for site, database in databases.items()}
         arrived = {site: centre.ask("newest_run_at_centre", site) for site in databases}
-        applying = bool(centre.ask("is_applying"))
+        applying = {site: bool(centre.ask("is_applying", site)) for site in databases}
         centre.rollback()
         now = time.monotonic()
         with self._news:
             for site, view in self.views.items():
                 view.see(newest[site], arrived[site], now)
-            self.applying = applying
+                view.applying = applying[site]
+            self._looks += 1
             self._news.notify_all()
 
 

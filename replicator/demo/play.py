@@ -16,8 +16,12 @@ from replicator.demo import acts
 from replicator.demo.commands import LOG, TOPOLOGY
 from replicator.demo.scene import Scene, set_up
 from replicator.demo.story import Story
+from replicator.errors import ReplicatorError
 
 _ACTS = (
+    acts.check,
+    acts.install,
+    acts.bring_history,
     acts.work,
     acts.write_typo,
     acts.edit_centre,
@@ -54,17 +58,21 @@ def run_demo(*, keep: bool, directory: Path | None, console: Console) -> int:
 
 def _introduce(scene: Scene, story: Story, seconds: float) -> None:
     rows = scene.factories.all[0].counts.inserted
-    story.aside("set-up", f"in {seconds:.1f} s: PostgreSQL {scene.server.binaries.version} with the centre and factory_c; "
-                "factory_a and factory_b are SQLite files")  # fmt: skip
-    story.aside("", f"{rows:,} rows in each factory, under the same ids: the centre keys them by site")
+    version = scene.server.binaries.version
+    story.aside("set-up", f"PostgreSQL {version} with the centre and factory_c, SQLite files factory_a and factory_b, "
+                f"{rows:,} rows with the same ids in each, in {seconds:.1f} s")  # fmt: skip
     story.line()
 
 
 def _play(scene: Scene, story: Story) -> bool:
-    for act in (acts.check, acts.install, acts.bring_history, *_ACTS):
-        act(scene, story)
-    acts.alive(scene)
-    return acts.audit(scene, story)
+    try:
+        for act in _ACTS:
+            act(scene, story)
+        return acts.audit(scene, story)
+    except ReplicatorError:
+        # Where it went wrong is mostly told by the service, and its log goes with the folder.
+        story.line(scene.service.log_tail())
+        raise
 
 
 def _keep(scene: Scene, story: Story) -> None:

@@ -20,9 +20,6 @@ from replicator.demo.lookout import Lookout
 from replicator.embedded import EmbeddedServer
 from replicator.errors import SetupError
 
-# The server lives as long as the demo: nothing has to survive the machine's own failure.
-_OPTIONS = {"fsync": "off", "full_page_writes": "off"}
-
 
 @dataclass(slots=True)
 class Scene:
@@ -66,7 +63,7 @@ def set_up(directory: Path | None, history: int) -> Iterator[Scene]:
 
     Raises SetupError when there is no PostgreSQL server to run.
     """
-    with work_folder(directory) as folder, EmbeddedServer(options=_OPTIONS) as server:
+    with work_folder(directory) as folder, EmbeddedServer() as server:
         centre_url, factory_c = server.create_database("central"), server.create_database("factory_c")
         line = Line(("127.0.0.1", server.port))
         files = {name: f"sqlite:///{folder / name}.sqlite3" for name in ("factory_a", "factory_b")}
@@ -78,9 +75,7 @@ def set_up(directory: Path | None, history: int) -> Iterator[Scene]:
         try:
             factories.tell("create", f"load {history}")
             centre = open_database(centre_url)
-            yield Scene(
-                folder, server, centre_url, centre, line, factories, Commands(folder), service, lookout
-            )
+            yield Scene(folder, server, centre_url, centre, line, factories, Commands(folder), service, lookout)
             centre.close()
         finally:
             lookout.stop()

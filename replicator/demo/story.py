@@ -81,9 +81,7 @@ class Story:
         if not self._console.is_terminal:
             yield
             return
-        with Live(
-            get_renderable=lambda: _panel(views), console=self._console, refresh_per_second=8, transient=True
-        ):
+        with Live(get_renderable=lambda: _panel(views), console=self._console, refresh_per_second=8, transient=True):
             yield
 
 

@@ -28,7 +28,7 @@ create temp table "__rows__" (ord bigint, op "char", changed_at bigint, /*: colu
 -- name: create_change
 -- Net change per row of the span: existed = the source had the row before, present = it has it after.
 create temp table "__change__" (
-    ord bigint, existed boolean, present boolean, changed_at bigint, base bytea, /*: columns */ k0 text, b0 text, a0 text /*:*/
+    ord bigint, existed boolean, present boolean, changed_at bigint, base bigint, /*: columns */ k0 text, b0 text, a0 text /*:*/
 ) on commit delete rows;
 
 -- name: copy_stage
@@ -107,7 +107,7 @@ select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checks
         offset 0) as s
   left join lateral (
       select deleted, checksum from replicator.ledger
-       where link = $4 and relation = $5 and key = (row(/*: key */ (s.a).v0 /*:*/)::text) limit 1
+       where feed = $4 and key = (row(/*: key */ (s.a).v0 /*:*/)::text) limit 1
   ) as l on true;
 
 -- name: load_rows
@@ -118,8 +118,15 @@ select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checks
   from pg_temp."__rows__" as s
   left join lateral (
       select deleted, checksum from replicator.ledger
-       where link = $3 and relation = $4 and key = (row(/*: key */ s.v0 /*:*/)::text) limit 1
+       where feed = $3 and key = (row(/*: key */ s.v0 /*:*/)::text) limit 1
   ) as l on true
+ where s.ord between $1 and $2;
+
+-- name: load_new_rows
+-- Typed lane → change while the ledger has nothing of this table yet: the site is new, no row was there before.
+insert into pg_temp."__change__" (ord, existed, present, changed_at, /*: columns */ k0, b0, a0 /*:*/)
+select s.ord, false, s.op = 's', s.changed_at, /*: values */ s.v0, s.v0, s.v0 /*:*/
+  from pg_temp."__rows__" as s
  where s.ord between $1 and $2;
 
 -- name: has_repeats
@@ -226,13 +233,13 @@ select $1, $2, row(/*: key */ c.k0 /*:*/)::text, case when c.present then case w
 
 -- name: record_ledger
 -- What the site now believes these rows to be.
-insert into replicator.ledger as l (link, relation, key, changed_at, checksum, deleted)
-select $1, $2, row(/*: key */ c.k0 /*:*/)::text, c.changed_at,
-       substring(sha256(convert_to(row(/*: after */ c.a0 /*:*/)::text, 'UTF8')) for 16), not c.present
+insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted)
+select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at,
+       hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present
   from pg_temp."__change__" as c
  where not exists (select from pg_temp.replicator_decision as d
-                    where d.relation = $3 and d.ord = c.ord and d.verdict <> 'apply')
-    on conflict (link, relation, key) do update
+                    where d.relation = $2 and d.ord = c.ord and d.verdict <> 'apply')
+    on conflict (feed, key) do update
    set version = l.version + 1, changed_at = excluded.changed_at, checksum = excluded.checksum, deleted = excluded.deleted;
 
 -- name: truncate_site
@@ -240,13 +247,18 @@ select $1, $2, row(/*: key */ c.k0 /*:*/)::text, c.changed_at,
 delete from "__schema__"."__table__" as t where /*: own_rows */ true /*:*/;
 
 -- name: truncate_ledger
-delete from replicator.ledger where link = $1 and relation = $2;
+delete from replicator.ledger where feed = $1;
 
 -- name: defer_constraints
 set constraints all deferred;
 
 -- name: check_constraints
 set constraints all immediate;
+
+-- name: analyze_target
+-- After many rows: without statistics the next batch may be joined row by row against row. Needs ownership; without it
+-- PostgreSQL warns, skips, and leaves it to autovacuum.
+analyze "__schema__"."__table__";
 
 -- name: announce_origin
 -- Capture on this database knows our apply by it; gone with the transaction.

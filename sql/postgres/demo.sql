@@ -76,16 +76,11 @@ select coalesce(max(id), 0) from test_runs;
 -- name: newest_run_at_centre
 select coalesce(max(id), 0) from test_runs where site = $1;
 
--- name: count_at_centre
--- All rows of the factories at the centre.
-select (select count(*) from operators) + (select count(*) from analysers)
-    + (select count(*) from test_runs) + (select count(*) from test_metrics);
-
 -- name: is_applying
--- 1 while another session is in the middle of a large writing transaction here.
+-- 1 while the link of this site is in the middle of a large writing transaction here.
 select count(*) from pg_stat_activity
-where datname = current_database() and pid <> pg_backend_pid()
-    and backend_xid is not null and clock_timestamp() - xact_start > interval '0.1 s';
+ where datname = current_database() and application_name like 'replicator % ' || $1
+   and backend_xid is not null and clock_timestamp() - xact_start > interval '0.1 s';
 
 -- name: write_at_centre
 -- Somebody edits a row by hand at the centre.

@@ -177,7 +177,9 @@ begin;
 delete from replicator.outbox where pg_catalog.abs(relation) in (select id from replicator.relation where topology = /*: topology */'x'/*:*/);
 delete from replicator.relation where topology = /*: topology */'x'/*:*/;
 delete from replicator.acknowledged where topology = /*: topology */'x'/*:*/;
-delete from replicator.ledger where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);
+delete from replicator.ledger where feed in (
+    select f.id from replicator.feed as f join replicator.link as l on l.id = f.link where l.topology = /*: topology */'x'/*:*/);
+delete from replicator.feed where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);
 delete from replicator.conflict where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);
 delete from replicator.parked where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);
 delete from replicator.link where topology = /*: topology */'x'/*:*/;

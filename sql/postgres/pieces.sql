@@ -31,4 +31,4 @@ case when /*: unfit */ true /*:*/ then /*: words */ '' /*:*/ || /*: value */ a0 
 record_image_eq(row(/*: current */ v0 /*:*/), row(/*: base */ b0 /*:*/))
 
 -- name: same_checksum
-substring(sha256(convert_to(row(/*: current */ v0 /*:*/)::text, 'UTF8')) for 16) = c.base
+hashtextextended(row(/*: current */ v0 /*:*/)::text, 0) = c.base

@@ -7,6 +7,14 @@ insert into replicator.link (topology, site, direction) values ($1, $2, $3)
 -- name: read_link
 select id, position, source_identity from replicator.link where topology = $1 and site = $2 and direction = $3;
 
+-- name: ensure_feed
+insert into replicator.feed (link, relation) values ($1, $2) on conflict (link, relation) do nothing;
+
+-- name: read_feed
+-- The feed's number, and whether its ledger has anything.
+select f.id, exists (select from replicator.ledger as l where l.feed = f.id)
+  from replicator.feed as f where f.link = $1 and f.relation = $2;
+
 -- name: take_lease
 -- One replicator per link: a session lock, gone when the session is. The class number is 'repl' in ASCII.
 select pg_try_advisory_lock(1919250540, $1);

@@ -156,7 +156,7 @@ where n.relation = /*: relation */ 0 /*:*/ and n.verdict in ('vacated', 'won_vac
 -- name: return_vacated
 insert or abort into "__table__" (/*: columns */ "__column__" /*:*/)
 select /*: values */ v."__column__" /*:*/
-from "__vacated__" as v cross join replicator_net as n on n.ord = v.replicator_ord
+from "__vacated__" as v cross join replicator_net as n on n.ord = v."__ord__"
 where n.relation = ?1 and n.verdict = ?2
 
 -- name: drop_vacated

@@ -81,6 +81,6 @@ union select topology from replicator_link
 select database_id || ':' || epoch from replicator_identity where only_row = 1
 
 -- name: list_links
-select site, direction, position, source_identity, coalesce(recorded_at, 0), changes, conflicts, parked, skew_us,
-    newest_changed_at
-from replicator_link where topology = ? order by site, direction
+select site, direction, position, source_identity, max(coalesce(recorded_at, 0), coalesce(contact_at, 0)), changes, conflicts,
+    (select count(*) from replicator_parked as p where p.link = l.id), skew_us, newest_changed_at
+from replicator_link as l where topology = ? order by site, direction

@@ -57,6 +57,15 @@ from replicator_parked as p join replicator_link as l on l.id = p.link
 where p.link = ?1 and (?2 = '[]' or p.id in (select value from json_each(?2))) and (?3 = '' or p.relation = ?3)
 order by p.id
 
+-- name: list_conflicts
+-- The newest decisions of a link, oldest of them first.
+select * from (
+    select id, relation, "key", kind, before, after, current, changed_at, policy, verdict, reason, decided_at
+    from replicator_conflict
+    where link = ?1 and (?2 = '[]' or id in (select value from json_each(?2))) and (?3 = '' or relation = ?3)
+    order by id desc limit ?4
+) order by id
+
 -- name: read_parked
 -- The last column: the first parked change of the same row.
 select p.relation, p."key", p.op, p.changed_at, p.columns, p.before, p.after, p.attempts,

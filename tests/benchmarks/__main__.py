@@ -68,7 +68,7 @@ def _measure(name: str, ground: Ground, report: Report) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="name", help=", ".join(BENCHMARKS))
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes and times (default 1)")
     parser.add_argument("--repetitions", type=int, default=3, help="how often each side is measured (default 3)")
     parser.add_argument(
@@ -77,7 +77,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--server", metavar="LABEL", help="which PostgreSQL, such as wheel-18 (default: the first found)"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in BENCHMARKS]:
+        parser.error(f"no benchmark called {unknown[0]}; there are: {', '.join(BENCHMARKS)}")
+    if options.scale <= 0 or options.repetitions < 1:
+        parser.error("--scale is above 0, --repetitions is 1 or more")
+    return options
 
 
 def _binaries(label: str | None) -> Binaries:

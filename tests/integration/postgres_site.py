@@ -114,15 +114,15 @@ class Site:
         self.connection.close()
 
 
-def read_once(
-    source: PostgresSource, after: Position | None, limit: int
-) -> tuple[list[Change], Position | None, bool]:
+def read_once(source: PostgresSource, after: Position | None, limit: int) -> tuple[list[Change], Position | None, bool]:
     """One batch as parsed changes, its position (None: nothing to read) and whether there is more."""
     with source.read_batch(after, limit) as batch:
         if batch is None:
             return [], None, False
         tables = {number: relation.table for number, relation in batch.relations.items()}
-        changes = [change for block in batch.blocks() if isinstance(block, OutboxBlock) for change in _parse(block, tables)]
+        changes = [
+            change for block in batch.blocks() if isinstance(block, OutboxBlock) for change in _parse(block, tables)
+        ]
         return changes, batch.upto, batch.more
 
 

@@ -11,6 +11,7 @@ from tests.integration.postgres_site import MakeSite, Site, make_site
 
 __all__ = ["make_site"]
 
+
 def test_every_kind_of_change_is_captured_with_both_images(make_site: MakeSite) -> None:
     site = make_site("create table t (id int primary key, a text, g int generated always as (id * 2) stored)")
     site.run("insert into t (id, a) values (1, 'one'), (2, null)")
@@ -91,7 +92,9 @@ def test_partitions_are_captured_through_their_root_wherever_rows_are_written(ma
     )
     site.run("insert into p values (1, 'a', 'x'); insert into pb (id, k, v) values (2, 'b', 'y')")
     site.run("update p set k = 'b' where id = 1; update pb set v = 'z' where id = 2")
-    site.run("create table pc partition of p for values in ('c'); insert into pc values (3, 'c', 'w'); delete from p where id = 3")
+    site.run(
+        "create table pc partition of p for values in ('c'); insert into pc values (3, 'c', 'w'); delete from p where id = 3"
+    )
     assert site.read() == [
         ("p", "i", None, ("1", "a", "x")),
         ("p", "i", None, ("2", "b", "y")),
@@ -105,7 +108,9 @@ def test_partitions_are_captured_through_their_root_wherever_rows_are_written(ma
 
 
 def test_inherited_tables_are_captured_each_by_itself(make_site: MakeSite) -> None:
-    site = make_site("create table a (id int primary key, v int); create table b (x int, primary key (id)) inherits (a)")
+    site = make_site(
+        "create table a (id int primary key, v int); create table b (x int, primary key (id)) inherits (a)"
+    )
     site.run("insert into a values (1, 1); insert into b values (2, 2, 2); update a set v = v + 10; delete from a")
     assert [(table, op) for table, op, *_ in site.read()] == [
         ("a", "i"), ("b", "i"), ("a", "u"), ("b", "u"), ("a", "d"), ("b", "d"),
@@ -146,10 +151,11 @@ def test_sessions_settings_do_not_change_what_is_captured(make_site: MakeSite) -
     )
     site.run(
         """insert into t values (1, '2024-12-31', '2024-12-31 10:00:00.123456+00', '1 year 2 days 03:00', 0.30000000000000004,
-        1.1, '\\x00ff5c', 12.5, row('2024-12-31', 0.1), '2024-12-31 10:00+00', '[2024-12-31 10:00+00,)', 'public.t', '(0.1,0.30000000000000004)',
-        '{0.30000000000000004,NaN}', B'101')"""
+        1.1, '\\x00ff5c', 12.5, row('2024-12-31', 0.1), '2024-12-31 10:00+00', '[2024-12-31 10:00+00,)', 'public.t',
+        '(0.1,0.30000000000000004)', '{0.30000000000000004,NaN}', B'101')"""
     )
     ((_, _, _, after),) = site.read()
+    assert after is not None
     assert after == (
         "1", "2024-12-31", "2024-12-31 10:00:00.123456+00", "1 year 2 days 03:00:00", "0.30000000000000004", "1.1",
         "\\x00ff5c", after[7], "(2024-12-31,0.1)", "2024-12-31 10:00:00+00", '["2024-12-31 10:00:00+00",)', "public.t",
@@ -158,10 +164,15 @@ def test_sessions_settings_do_not_change_what_is_captured(make_site: MakeSite) -
 
 
 def test_only_settings_that_matter_are_fixed(make_site: MakeSite) -> None:
-    site = make_site("create table plain (id int primary key, a text, b numeric); create table timed (id int primary key, t timestamptz)")
-    found = dict(site.rows("select proname, proconfig from pg_proc where proname like 'capture_lab_%'"))  # type: ignore[arg-type]
-    settings = {str(name).split("_")[2]: value for name, value in found.items()}
-    assert settings == {"plain": ["search_path=pg_catalog"], "timed": ["search_path=pg_catalog", "DateStyle=ISO, MDY", "TimeZone=UTC"]}
+    site = make_site(
+        "create table plain (id int primary key, a text, b numeric); create table timed (id int primary key, t timestamptz)"
+    )
+    found = site.rows("select proname, proconfig from pg_proc where proname like 'capture_lab_%'")
+    settings = {str(name).split("_")[2]: value for name, value in found}
+    assert settings == {
+        "plain": ["search_path=pg_catalog"],
+        "timed": ["search_path=pg_catalog", "DateStyle=ISO, MDY", "TimeZone=UTC"],
+    }
 
 
 CHANGES = {
@@ -180,7 +191,10 @@ CHANGES = {
 def test_no_statement_of_the_application_fails_after_the_table_changed(
     make_site: MakeSite, change: str, by_row: bool
 ) -> None:
-    site = make_site("create table t (id int primary key, a text)" + (" partition by range (id); create table t1 partition of t for values from (0) to (100)" if by_row else ""))
+    site = make_site(
+        "create table t (id int primary key, a text)"
+        + (" partition by range (id); create table t1 partition of t for values from (0) to (100)" if by_row else "")
+    )
     warm_up = "insert into t (id) values (1); update t set id = 2; delete from t"
     site.run(warm_up)
     site.read()
@@ -192,10 +206,16 @@ def test_no_statement_of_the_application_fails_after_the_table_changed(
 
 @pytest.mark.parametrize("by_row", [False, True])
 def test_changes_captured_by_name_follow_after_install(make_site: MakeSite, by_row: bool) -> None:
-    site = make_site("create table t (id int primary key, a text, b char(3))" + (" partition by range (id); create table t1 partition of t for values from (0) to (100)" if by_row else ""))
+    site = make_site(
+        "create table t (id int primary key, a text, b char(3))"
+        + (" partition by range (id); create table t1 partition of t for values from (0) to (100)" if by_row else "")
+    )
     site.run("insert into t values (1, 'x', 'q')")
     site.run("alter table t rename a to name")
-    site.run("""insert into t values (2, 'a "b" \\ c', null); update t set name = '' where id = 1; update t set id = 3 where id = 2""")
+    site.run(
+        """insert into t values (2, 'a "b" \\ c', null); update t set name = '' where id = 1;
+        update t set id = 3 where id = 2"""
+    )
     site.install(skip_existing=False)
     assert [c for c in site.read() if c[1] != "i" or c[3] != ("1", "", "q  ")][:5] == [
         ("t", "i", None, ("1", "x", "q  ")),
@@ -223,7 +243,9 @@ def test_a_row_filter_turns_updates_into_inserts_and_deletes(make_site: MakeSite
     ]
 
 
-def test_application_users_need_no_right_on_our_schema(make_site: MakeSite, postgres_database: PostgresDatabases) -> None:
+def test_application_users_need_no_right_on_our_schema(
+    make_site: MakeSite, postgres_database: PostgresDatabases
+) -> None:
     site = make_site("create table t (id int primary key, v int)")
     user = f"app_{site.connection.info.backend_pid}"
     site.run(f"create role {user}; grant insert, update, delete, select on t to {user}")
@@ -239,7 +261,9 @@ def test_two_phase_commit_still_works_while_the_reader_sleeps(make_site: MakeSit
     if site.rows("show max_prepared_transactions") == [("0",)]:
         pytest.skip("two-phase commit is switched off on this server")
     with psycopg.connect(site.url, autocommit=True) as sleeper:
-        number = site.rows("select substring(prosrc from 'lock_shared\\((-?[0-9]+)\\)') from pg_proc where proname like 'capture_lab_t%'")[0][0]
+        number = site.rows(
+            "select substring(prosrc from 'lock_shared\\((-?[0-9]+)\\)') from pg_proc where proname like 'capture_lab_t%'"
+        )[0][0]
         sleeper.execute(f"select pg_advisory_lock({number})")
         site.run("begin; insert into t values (1); prepare transaction 'x'")
     assert site.read() == []
@@ -250,22 +274,52 @@ def test_two_phase_commit_still_works_while_the_reader_sleeps(make_site: MakeSit
 def test_our_own_apply_leaves_its_origin_and_the_clock_never_goes_back(make_site: MakeSite) -> None:
     site = make_site("create table t (id int primary key)")
     site.run("update replicator.clock set seen = 4000000000000000")
-    site.run("begin; select set_config('replicator.origin', 'elsewhere', true); insert into t values (1); commit; insert into t values (2)")
+    site.run(
+        """begin; select set_config('replicator.origin', 'elsewhere', true); insert into t values (1);
+            commit; insert into t values (2)"""
+    )
     assert site.rows("select origin, changed_at from replicator.outbox order by seq") == [
         ("elsewhere", 4000000000000001), (None, 4000000000000001),
     ]  # fmt: skip
 
 
 def test_hostile_names_and_the_widest_table_are_captured(make_site: MakeSite) -> None:
-    names = ["select", "a\"b", "it's", "$capture$", "$capture1$", "__key__", "old_rows", "n", "wanted", "captured", "ready", "stamp", "é" * 31, "x" * 63, " ", "tg_op", "place", "image", "o", "key"]
+    names = [
+        "select",
+        'a"b',
+        "it's",
+        "$capture$",
+        "$capture1$",
+        "__key__",
+        "old_rows",
+        "n",
+        "wanted",
+        "captured",
+        "ready",
+        "stamp",
+        "é" * 31,
+        "x" * 63,
+        " ",
+        "tg_op",
+        "place",
+        "image",
+        "o",
+        "key",
+    ]
     columns = ", ".join('"' + name.replace('"', '""') + '" text' for name in names)
     wide = ", ".join(f"column_{place} int" for place in range(1599))
     site = make_site(
-        f"""create schema "Sch""ema"; create table "Sch""ema"."{'t' * 60}é" (id int primary key, {columns});
-        create table "Sch""ema"."$capture$ $existing$" (n int, "n o" int, primary key ("n o", n)); create table wide (id int primary key, {wide})"""
+        f"""create schema "Sch""ema"; create table "Sch""ema"."{"t" * 60}é" (id int primary key, {columns});
+        create table "Sch""ema"."$capture$ $existing$" (n int, "n o" int, primary key ("n o", n));
+        create table wide (id int primary key, {wide})"""
     )
-    site.run(f"""insert into "Sch""ema"."{'t' * 60}é" values (1, 'a'); update "Sch""ema"."{'t' * 60}é" set "x{'x' * 62}" = 'y'""")
-    site.run("""insert into "Sch""ema"."$capture$ $existing$" values (1, 2); insert into wide (id, column_1598) values (1, 9); update wide set column_0 = 1; delete from wide""")
+    site.run(
+        f"""insert into "Sch""ema"."{"t" * 60}é" values (1, 'a'); update "Sch""ema"."{"t" * 60}é" set "x{"x" * 62}" = 'y'"""
+    )
+    site.run(
+        """insert into "Sch""ema"."$capture$ $existing$" values (1, 2);
+        insert into wide (id, column_1598) values (1, 9); update wide set column_0 = 1; delete from wide"""
+    )
     assert [op for _, op, *_ in site.read()] == ["i", "u", "i", "i", "u", "d"]
 
 
@@ -276,6 +330,8 @@ def test_a_disabled_replica_role_does_not_silence_capture(make_site: MakeSite) -
 
 
 def _modes(site: Site, table: str) -> set[str]:
-    found = site.rows(f"select tgname from pg_trigger where tgrelid = '{table}'::regclass and tgname like '!replicator%'")
+    found = site.rows(
+        f"select tgname from pg_trigger where tgrelid = '{table}'::regclass and tgname like '!replicator%'"
+    )
     names = {str(name).rsplit("_", 1)[1] for (name,) in found}
     return {"row"} if "row" in names else names & {"update"}

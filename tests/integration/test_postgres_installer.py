@@ -73,7 +73,9 @@ def test_one_of_two_topologies_can_be_removed(make_site: MakeSite) -> None:
     assert site.installer.plan_site(LINK.topology, site.plans()).statements == ()
     site.run("insert into t values (1)")
     assert [op for _, op, *_ in site.read()] == ["i"]
-    assert site.rows("select count(*) from replicator.outbox where relation not in (select id from replicator.relation)") == [(0,)]
+    assert site.rows(
+        "select count(*) from replicator.outbox where relation not in (select id from replicator.relation)"
+    ) == [(0,)]
 
 
 @pytest.mark.parametrize("damage", [
@@ -95,13 +97,18 @@ def test_drift_is_seen_and_mended(make_site: MakeSite, damage: str) -> None:
     assert any("not as planned" in finding.message for finding in findings)
     site.install()
     assert site.installer.plan_site(LINK.topology, site.plans()).statements == ()
-    assert not any("not as planned" in finding.message for finding in site.installer.check(site.plans(), as_source=True))
+    assert not any(
+        "not as planned" in finding.message for finding in site.installer.check(site.plans(), as_source=True)
+    )
     site.run("insert into t (id, a) values (1, 'x')")
     assert [(op, (after or ())[:2]) for _, op, _, after in site.read()] == [("i", ("1", "x"))]
 
 
 def test_rows_that_are_there_already_are_captured_once_and_in_order(site: Site) -> None:
-    site.run("create table t (a text, b int, v int, primary key (a, b)); insert into t select i % 7, i, 0 from generate_series(1, 12345) i")
+    site.run(
+        """create table t (a text, b int, v int, primary key (a, b)); insert into t select i % 7, i, 0
+            from generate_series(1, 12345) i"""
+    )
     stop = threading.Event()
 
     def write() -> None:
@@ -140,7 +147,10 @@ def test_every_planned_statement_runs_by_hand(site: Site, tmp_path: object) -> N
 
 
 def test_five_hundred_tables_install_and_plan_quickly(site: Site) -> None:
-    site.run("do $$ begin for i in 1..500 loop execute format('create table t%s (id int primary key, v text, at timestamptz)', i); end loop; end $$")
+    site.run(
+        """do $$ begin for i in 1..500 loop execute format('create table t%s (id int primary key,
+            v text, at timestamptz)', i); end loop; end $$"""
+    )
     start = time.monotonic()
     assert len(site.installer.read_catalogue().tables) == 500
     catalogue = time.monotonic() - start
@@ -161,7 +171,9 @@ def test_a_waiting_install_lets_the_applications_statements_through(make_site: M
     site.run("alter table t disable trigger all")
     with psycopg.connect(site.url) as reader:
         reader.execute("insert into t values (1)")
-        thread = threading.Thread(target=site.installer.install, args=(site.installer.plan_site(LINK.topology, site.plans()),))
+        thread = threading.Thread(
+            target=site.installer.install, args=(site.installer.plan_site(LINK.topology, site.plans()),)
+        )
         thread.start()
         with psycopg.connect(site.url, autocommit=True) as writer:
             longest, deadline = 0.0, time.monotonic() + 4
@@ -191,7 +203,10 @@ def test_a_table_that_stays_locked_is_reported_for_retry(make_site: MakeSite) ->
 
 def test_missing_rights_are_named_with_their_grant(site: Site) -> None:
     user = f"poor_{site.connection.info.backend_pid}"
-    site.run(f"create table t (id int primary key); create table k (id int); create role {user} login; alter role {user} password 'secret'")
+    site.run(
+        f"""create table t (id int primary key); create table k (id int); create role {user} login;
+            alter role {user} password 'secret'"""
+    )
     url = site.url.replace("postgres@", f"{user}:secret@", 1).replace("postgres:", f"{user}:secret-", 1)
     poor = PostgresInstaller(url)
     try:
@@ -204,7 +219,9 @@ def test_missing_rights_are_named_with_their_grant(site: Site) -> None:
             assert any("no primary key" in message for message in findings)
             with pytest.raises(SetupError):
                 poor.install(poor.plan_site(LINK.topology, [p for p in plans if p.key]))
-            site.run(f'grant create on database "{site.connection.info.dbname}" to {user}; alter table t owner to {user}')
+            site.run(
+                f'grant create on database "{site.connection.info.dbname}" to {user}; alter table t owner to {user}'
+            )
             poor.install(poor.plan_site(LINK.topology, [p for p in plans if p.key]))
             site.run("insert into t values (1)")
             assert site.rows("select op::text from replicator.outbox") == [("i",)]
@@ -224,11 +241,16 @@ def _owner_role(site: Site, user: str) -> Iterator[None]:
 
 def test_the_centre_gets_missing_tables_parents_first(site: Site) -> None:
     parent = TableShape(
-        TableName("lab", "parent \" x"), (ColumnShape("site", "text", True), ColumnShape("id", "bigint", True, identity_always=True), ColumnShape("n", "numeric(10,2)")),
+        TableName("lab", 'parent " x'),
+        (
+            ColumnShape("site", "text", True), ColumnShape("id", "bigint", True, identity_always=True),
+            ColumnShape("n", "numeric(10,2)"),
+        ),
         key=("site", "id"), uniques=(UniqueShape("p_n", ("site", "n")),),
     )  # fmt: skip
     child = TableShape(
-        TableName("lab", "child"), (ColumnShape("site", "text", True), ColumnShape("id", "integer", True), ColumnShape("up", "bigint")),
+        TableName("lab", "child"),
+        (ColumnShape("site", "text", True), ColumnShape("id", "integer", True), ColumnShape("up", "bigint")),
         key=("site", "id"), foreign_keys=(
             ForeignKeyShape("child_up", ("site", "up"), parent.name, ("site", "id"), "cascade"),
             ForeignKeyShape("child_self", ("site", "id"), TableName("lab", "child"), ("site", "id")),
@@ -251,15 +273,21 @@ def test_the_centre_gets_missing_tables_parents_first(site: Site) -> None:
 
 
 def test_passwords_stay_out_of_messages(postgres_database: PostgresDatabases) -> None:
-    for url in ("postgresql://u:s3cret@127.0.0.1:1/x", "postgresql://u:s3cret@:::/x", "host=127.0.0.1 port=1 password=s3cret"):
+    for url in (
+        "postgresql://u:s3cret@127.0.0.1:1/x",
+        "postgresql://u:s3cret@:::/x",
+        "host=127.0.0.1 port=1 password=s3cret",
+    ):
         with pytest.raises((RetryableError, SetupError)) as caught:
             connect(url, application_name="test")
         assert "s3cret" not in f"{caught.value} {caught.value.__cause__} {describe(url)}"
 
 
 @pytest.mark.parametrize(("sqlstate", "kind"), [
-    ("57P01", RetryableError), ("40P01", RetryableError), ("53100", RetryableError), ("08006", RetryableError), ("55P03", RetryableError),
-    ("23505", RejectedError), ("22003", RejectedError), ("P0001", RejectedError), ("2F002", RejectedError), ("44000", RejectedError),
+    ("57P01", RetryableError), ("40P01", RetryableError), ("53100", RetryableError),
+    ("08006", RetryableError), ("55P03", RetryableError),
+    ("23505", RejectedError), ("22003", RejectedError), ("P0001", RejectedError),
+    ("2F002", RejectedError), ("44000", RejectedError),
     ("42501", SetupError), ("42P01", SetupError), ("42703", SetupError), ("28000", SetupError), ("3D000", SetupError),
     ("42601", BatchError), ("XX000", BatchError),
 ])  # fmt: skip
@@ -271,7 +299,11 @@ def test_every_kind_of_driver_error_has_its_place_in_our_tree(sqlstate: str, kin
 
 
 def test_sessions_spell_values_the_same_whatever_the_roles_defaults(site: Site) -> None:
-    site.run("do $$ begin execute format('alter database %I set datestyle = german', current_database()); execute format('alter database %I set timezone = ''Asia/Tokyo''', current_database()); end $$")
+    site.run(
+        """do $$ begin execute format('alter database %I set datestyle = german', current_database());
+            execute format('alter database %I set timezone = ''Asia/Tokyo''', current_database());
+            end $$"""
+    )
     with connect(site.url, application_name="test") as connection:
         ((shown,),) = connection.execute("select ('2024-12-31 10:00+00'::timestamptz)::text").fetchall()
     assert shown == "2024-12-31 10:00:00+00"

@@ -60,7 +60,9 @@ def test_no_committed_row_is_lost_under_a_hundred_writers(make_site: MakeSite) -
         while not done:
             done = not any(thread.is_alive() for thread in threads)
             # The mutation: a cursor on the last number seen, as if sequence order were commit order.
-            for seq, image in other.execute("select seq, after from replicator.outbox where seq > %s order by seq", (cursor,)).fetchall():
+            for seq, image in other.execute(
+                "select seq, after from replicator.outbox where seq > %s order by seq", (cursor,)
+            ).fetchall():
                 by_number[str(image)] += 1
                 cursor = seq
             changes, upto, _ = read_once(source, position, 2000)
@@ -153,7 +155,9 @@ def test_another_topologys_changes_are_not_read(make_site: MakeSite) -> None:
     site.installer.install(site.installer.plan_site("other", site.plans()))
     site.run("insert into t (worker, n) values (1, 1)")
     assert len(site.read()) == 1
-    assert site.rows("select count(*) from replicator.outbox where xid >= (select max(xid::text)::xid8 from replicator.outbox)") == [(2,)]
+    assert site.rows(
+        "select count(*) from replicator.outbox where xid >= (select max(xid::text)::xid8 from replicator.outbox)"
+    ) == [(2,)]
 
 
 def test_a_position_of_the_future_is_refused(make_site: MakeSite) -> None:
@@ -191,14 +195,16 @@ def test_keys_in_flight_are_those_with_changes_behind_the_position(make_site: Ma
     site.read()
     site.run("update k set a = 3 where a = 2; insert into k values (4, 'it''s, \"q\"')")
     (plan,) = site.plans()
-    keys = [(1, "x"), (2, "y"), (3, "y"), (4, "it's, \"q\""), (5, "z")]
+    keys = [(1, "x"), (2, "y"), (3, "y"), (4, 'it\'s, "q"'), (5, "z")]
     assert site.source().keys_in_flight(plan, site.position, keys) == {keys[1], keys[2], keys[3]}
 
 
 @pytest.mark.parametrize("notify", ["on", "off"])
 def test_waiting_wakes_on_a_commit_and_not_before(make_site: MakeSite, notify: str) -> None:
     site = make_site(TABLE)
-    site.run(f"do $$ begin execute format('alter database %I set replicator.notify = {notify}', current_database()); end $$")
+    site.run(
+        f"do $$ begin execute format('alter database %I set replicator.notify = {notify}', current_database()); end $$"
+    )
     source = site.source()
     assert read_once(source, site.position, 10)[1] is None
     assert source.wait(0.3) is False
@@ -207,7 +213,12 @@ def test_waiting_wakes_on_a_commit_and_not_before(make_site: MakeSite, notify: s
         thread = threading.Thread(target=lambda: woke.append(time.monotonic() if source.wait(20) else 0))
         thread.start()
         if notify == "on":
-            _until(lambda: site.rows("select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock'") == [(1,)])
+            _until(
+                lambda: (
+                    site.rows("select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock'")
+                    == [(1,)]
+                )
+            )
         writer.execute("insert into t (worker, n) values (1, 1)")
         thread.join(0.3)
         assert thread.is_alive()
@@ -236,7 +247,10 @@ def test_a_lost_connection_can_be_tried_again(make_site: MakeSite) -> None:
     site.run("insert into t (worker, n) values (1, 1)")
     read_once(source, site.position, 10)
     source.wait(0)
-    site.run("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'replicator %' and datname = current_database()")
+    site.run(
+        """select pg_terminate_backend(pid) from pg_stat_activity
+            where application_name like 'replicator %' and datname = current_database()"""
+    )
     for step in (lambda: read_once(source, site.position, 10), lambda: source.wait(1)):
         with pytest.raises(RetryableError):
             step()

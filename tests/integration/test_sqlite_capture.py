@@ -19,7 +19,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "replace, same key": (PART + ROWS, ["insert or replace into part values (1, 'z', 9, 'new')"]),
     "replace hits another row by a unique": (PART + ROWS, ["insert or replace into part values (9, 'b', 9, 'new')"]),
     "replace hits two rows": (
-        "create table t (id integer primary key, a unique, b unique); insert into t values (1, 1, 1), (2, 2, 2), (3, 3, 3);",
+        "create table t (id integer primary key, a unique, b unique);"
+        "insert into t values (1, 1, 1), (2, 2, 2), (3, 3, 3);",
         ["replace into t values (9, 1, 2)", "replace into t (a, b) values (3, 9)"],
     ),
     "unique with its own on conflict replace": (
@@ -104,7 +105,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "untyped key": (
         "create table t (k primary key, v) without rowid; insert into t values (1, 'int'), ('1', 'text'), (x'31', 'blob');",
-        ["update t set k = 1.0 where typeof(k) = 'integer'", "replace into t values (1, 'again')", "delete from t where k = '1'"],
+        ["update t set k = 1.0 where typeof(k) = 'integer'", "replace into t values (1, 'again')",
+         "delete from t where k = '1'"],
     ),
     "cascades": (
         "create table p (id integer primary key, k unique); create table c (id integer primary key,"
@@ -122,7 +124,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "case and class changes": (
         "create table t (id integer primary key, a text collate nocase, n);"
         "insert into t values (1, 'abc', 1), (2, null, null);",
-        ["update t set a = 'ABC', n = 1.0 where id = 1", "update t set n = 5 where id = 2", "update t set n = null where id = 2"],
+        ["update t set a = 'ABC', n = 1.0 where id = 1", "update t set n = 5 where id = 2",
+         "update t set n = null where id = 2"],
     ),
     "a user trigger changes the same row": (
         PART + "create trigger u after insert on part begin update part set qty = qty + 1 where id = new.id; end;",
@@ -143,7 +146,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "hostile values": (
         "create table t (id integer primary key, v);",
         ["insert into t values (1, 9e999), (2, -0.0), (3, 5e-324), (4, 9007199254740993), (5, 0.1 + 0.2), (6, ''), (7, null)",
-         "insert into t values (8, zeroblob(3)), (9, 'a' || char(0) || 'b'), (10, cast(x'ff80' as text)), (11, '\u00e9\U0001f600')"],
+         "insert into t values (8, zeroblob(3)), (9, 'a' || char(0) || 'b'), (10, cast(x'ff80' as text))",
+         "insert into t values (11, '\u00e9\U0001f600')"],
     ),
     "hostile names": (
         'create table "we ""ird\'t" ("select" integer primary key, "__trigger__" text unique, " ü" text);',
@@ -246,8 +250,6 @@ def test_a_rebuilt_table_is_noticed_and_captured_again(how: str, sqlite_file: Ca
         )
     connection.execute("update part set note = 'unseen' where id = 1")
     with pytest.raises(SetupError, match="table part is not captured any more") as caught:
-        replica.catch_up()
-        connection.execute("insert into part values (99, 'late', 1, 1)")
         replica.catch_up()
     assert "replicator install" in str(caught.value)
     capture(path, plans)

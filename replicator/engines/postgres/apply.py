@@ -29,6 +29,7 @@ class Apply:
         self._move = False
         self._left = False
         self._dirty: set[int] = set()
+        self.applied: dict[Lane, int] = {}
         self.net = 0
         self.conflicts = 0
         self.parked = 0
@@ -69,7 +70,7 @@ class Apply:
                 )
             if lane.plan.truncate is TruncatePolicy.REPLICATE:
                 self.net += self._session.run(lane.truncate_site).rowcount
-                self._session.run(apply_sql("truncate_ledger"), self._session.link_id, lane.place)
+                self._session.run(apply_sql("truncate_ledger"), self._session.read_feed(lane.place)[0])
                 self._session.run(target_sql("truncate_parked"), self._session.link_id, lane.place)
         return bool(truncated)
 
@@ -90,13 +91,17 @@ class Apply:
             if count:
                 self._check_fit(lane)
                 self._loaded.append((lane, count))
+                self.applied[lane] = self.applied.get(lane, 0) + count
 
     def _load_lane(self, lane: Lane, number: int, span: Span, *, text: bool) -> None:
-        ledger = (self._session.link_id, lane.place)
+        feed, known = self._session.read_feed(lane.place) if lane.plan.ledgered else (0, False)
         if number in self._stage.row_lanes:
-            self._session.run(lane.load_rows, span.low, span.high, *ledger)
+            if known:
+                self._session.run(lane.load_rows, span.low, span.high, feed)
+            else:
+                self._session.run(lane.load_new_rows, span.low, span.high)
         if text and lane.plan.ledgered:
-            self._session.run(lane.load_states, number, span.low, span.high, *ledger)
+            self._session.run(lane.load_states, number, span.low, span.high, feed)
         elif text:
             self._session.run(lane.load_images, number, span.low, span.high)
 
@@ -163,7 +168,7 @@ class Apply:
                     lane.number,
                 ).rowcount
             if lane.plan.ledgered:
-                self._session.run(lane.record_ledger, self._session.link_id, lane.place, lane.number)
+                self._session.run(lane.record_ledger, self._session.read_feed(lane.place)[0], lane.number)
 
     def check_constraints(self) -> None:
         """Make deferred constraints speak now, while the span can still be halved."""

@@ -31,14 +31,18 @@ def check_database(place: str, connection: PostgresConnection, *, as_source: boo
         )  # fmt: skip
     if create_ours is None:
         fix = "" if create else _fix("grant_create", database=str(database), role=str(user))
-        yield Finding(place, "rights", bool(create), f"{user} may {'' if create else 'not '}create schema replicator", fix)
+        yield Finding(
+            place, "rights", bool(create), f"{user} may {'' if create else 'not '}create schema replicator", fix
+        )
     elif not create_ours:
         fix = _fix("grant_ours", role=str(user))
         yield Finding(place, "rights", False, f"{user} may not create objects in schema replicator", fix)
     else:
         yield Finding(place, "rights", True, f"{user} may create objects in schema replicator")
     if not fsync:
-        yield Finding(place, "fsync", False, "fsync is off: a crash may lose committed rows", "set fsync = on", warning=True)
+        yield Finding(
+            place, "fsync", False, "fsync is off: a crash may lose committed rows", "set fsync = on", warning=True
+        )
     if as_source and int(str(prepared)) > 0:
         yield Finding(
             place, "max_prepared_transactions", True,
@@ -125,7 +129,9 @@ def _missing_rights(place: str, plan: TablePlan, found: dict[str, object]) -> It
 def _open_transactions(place: str, connection: PostgresConnection) -> Iterator[Finding]:
     for pid, user, application, state, seconds in rows(connection, "check", "open_transactions"):
         prepared = str(pid).removeprefix("prepared ")
-        stop = _fix("roll_back", {"gid": literal(prepared)}) if prepared != pid else _fix("terminate", {"pid": prepared})
+        stop = (
+            _fix("roll_back", {"gid": literal(prepared)}) if prepared != pid else _fix("terminate", {"pid": prepared})
+        )
         yield Finding(
             place, f"transaction {pid}", False,
             f"open for {int(str(seconds)) // 60} min ({user}, {application or 'no name'}, {state}): "
@@ -136,7 +142,19 @@ def _open_transactions(place: str, connection: PostgresConnection) -> Iterator[F
 
 def _facts(connection: PostgresConnection, names: Sequence[TableName]) -> dict[TableName, dict[str, object]]:
     ((_, _, user, *_),) = rows(connection, "check", "database")
-    keys = ("kind", "unlogged", "forced", "owner", "owner_name", "select", "write", "usage", "root", "rules", "security")
+    keys = (
+        "kind",
+        "unlogged",
+        "forced",
+        "owner",
+        "owner_name",
+        "select",
+        "write",
+        "usage",
+        "root",
+        "rules",
+        "security",
+    )
     found = rows(connection, "check", "tables", [name.schema for name in names], [name.name for name in names])
     return {
         TableName(str(row[0]), str(row[1])): {**dict(zip(keys, row[2:], strict=True)), "user": user} for row in found

@@ -88,7 +88,9 @@ class PostgresInstaller:
         """
         for plan in plans:
             if not _capturable(plan):
-                raise SetupError(f"{self._place}: table {plan.source.name} cannot be captured", hint="run: replicator check")
+                raise SetupError(
+                    f"{self._place}: table {plan.source.name} cannot be captured", hint="run: replicator check"
+                )
         with translated(self._place):
             installed = read_installed(self._connection, topology)
         wanted = {plan.source.name for plan in plans}
@@ -96,7 +98,9 @@ class PostgresInstaller:
         steps = list(self._site_steps(topology, plans, installed))
         return planned.database_plan(self._place, steps, [f"triggers on {table}" for table in left])
 
-    def _site_steps(self, topology: str, plans: Sequence[TablePlan], installed: Installed) -> Iterator[PlannedStatement]:
+    def _site_steps(
+        self, topology: str, plans: Sequence[TablePlan], installed: Installed
+    ) -> Iterator[PlannedStatement]:
         yield from self._our_steps(installed)
         for name, arguments, body, mark in planned.shared_functions():
             if installed.functions.get(name) != mark:
@@ -190,7 +194,9 @@ class PostgresInstaller:
         last = not set(installed.topologies) - {topology}
         if last:
             names += [name for name in installed.functions if name.startswith("capture_") and name not in names]
-        steps = [planned.drop_function(name) for name in names if name in installed.functions and name != "capture_by_name"]
+        steps = [
+            planned.drop_function(name) for name in names if name in installed.functions and name != "capture_by_name"
+        ]
         if last and installed.has_schema:
             steps.append(planned.drop_schema())
         elif topology in installed.topologies:

@@ -69,7 +69,7 @@ class Lane:
 
     @cached_property
     def load_states(self) -> str:
-        """Text lane without before images. Parameters: relation, low, high, link, ledger relation."""
+        """Text lane without before images. Parameters: relation, low, high, feed."""
         values = self._list("(s.a).v", self.live)
         key = self._list("(s.a).v", self.key)
         return self._render(
@@ -81,12 +81,19 @@ class Lane:
 
     @cached_property
     def load_rows(self) -> str:
-        """Typed lane. Parameters: low, high, link, ledger relation."""
+        """Typed lane. Parameters: low, high, feed."""
         values = self._list("s.v", self.live)
         key = self._list("s.v", self.key)
         return self._render(
             "load_rows", columns=self._loaded, values=f"{key}, {values}, {values}", key=self._texts("s.v", self.key)
         )
+
+    @cached_property
+    def load_new_rows(self) -> str:
+        """Typed lane of a table whose ledger is empty. Parameters: low, high."""
+        values = self._list("s.v", self.live)
+        key = self._list("s.v", self.key)
+        return self._render("load_new_rows", columns=self._loaded, values=f"{key}, {values}, {values}")
 
     @cached_property
     def has_repeats(self) -> str:
@@ -162,7 +169,7 @@ class Lane:
 
     @cached_property
     def record_ledger(self) -> str:
-        """Writes what the site now believes. Parameters: link, ledger relation, relation number."""
+        """Writes what the site now believes. Parameters: feed, relation number."""
         return self._render("record_ledger", key=self._change_key_text, after=self._list("c.a", self.live))
 
     @cached_property

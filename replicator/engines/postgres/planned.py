@@ -183,7 +183,9 @@ def _add_foreign_key(shape: TableShape, key: ForeignKeyShape) -> PlannedStatemen
 
 def _parents_first(shapes: dict[TableName, TableShape]) -> list[TableShape]:
     """Shapes in an order of creation; in circles any order (foreign keys are added afterwards)."""
-    graph = {name: {key.parent for key in shapes[name].foreign_keys} & shapes.keys() - {name} for name in sorted(shapes)}
+    graph = {
+        name: {key.parent for key in shapes[name].foreign_keys} & shapes.keys() - {name} for name in sorted(shapes)
+    }
     try:
         return [shapes[name] for name in TopologicalSorter(graph).static_order()]
     except CycleError:

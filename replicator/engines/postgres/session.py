@@ -14,6 +14,9 @@ from replicator.errors import BatchError, LeaseError, SetupError
 from replicator.model import LinkName, Position, Relation, TableName, TablePlan
 from replicator.sqlfiles import statement
 
+_ANALYZE_ROWS = 5_000
+_ANALYZE_SHARE = 0.2
+
 
 def target_sql(name: str) -> str:
     """A statement of the bookkeeping file."""
@@ -39,6 +42,7 @@ class Session:
         self._leased = False
         self._lanes: dict[int, Lane] = {}
         self._new_lanes: list[int] = []
+        self._grown: dict[str, tuple[int, int]] = {}
 
     @property
     def connection(self) -> PostgresConnection:
@@ -64,6 +68,12 @@ class Session:
         """The only row of a statement that always gives one."""
         (row,) = self.run(sql, *parameters, prepare=prepare).fetchall()
         return row
+
+    def read_feed(self, table: str) -> tuple[int, bool]:
+        """Our number for the link's feed of a target table, and whether its ledger has anything yet."""
+        self.run(target_sql("ensure_feed"), self.link_id, table, prepare=True)
+        number, known = self.one(target_sql("read_feed"), self.link_id, table, prepare=True)
+        return number, known
 
     def read_link(self) -> tuple[int, Position | None, str]:
         """Our number for the link, its position, and the identity of the database that fed it."""
@@ -100,6 +110,16 @@ class Session:
             for number in self._new_lanes:
                 self._lanes.pop(number, None)
             raise
+
+    def analyze_grown(self, applied: Mapping[Lane, int]) -> None:
+        """Refresh the statistics of target tables that have grown a lot in this session. Outside any transaction."""
+        for lane, rows in applied.items():
+            since, total = self._grown.get(lane.place, (0, 0))
+            since, total = since + rows, total + rows
+            if since >= max(_ANALYZE_ROWS, total * _ANALYZE_SHARE):
+                self.run(lane.simple("analyze_target"))
+                since = 0
+            self._grown[lane.place] = (since, total)
 
     def lane(self, number: int, relations: Mapping[int, Relation] | None = None) -> Lane:
         """The lane of a relation; opened on first use from ``relations``.

@@ -105,7 +105,7 @@ class Stage:
             extents.append(extent)
         for number in self.row_lanes:
             extents.append(list(self._session.one(self._session.lane(number).simple("rows_extent"))))
-        filled = [extent for extent in extents if extent[2]] or [(0, 0, 0, 0)]
+        filled = [extent for extent in extents if extent[2]] or [[0, 0, 0, 0]]
         self._extent = (
             min(extent[0] for extent in filled), max(extent[1] for extent in filled), sum(extent[2] for extent in filled)
         )  # fmt: skip

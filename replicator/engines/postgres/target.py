@@ -88,6 +88,8 @@ class PostgresTarget:
         self._begin()
         with self._session.transaction():
             yield
+        with translated(self._place):
+            self._session.analyze_grown(self._apply.applied)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:

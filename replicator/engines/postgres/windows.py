@@ -72,7 +72,11 @@ class PostgresBatch:
         yield OutboxBlock(self._chunks())
 
     def _chunks(self) -> Iterator[bytes]:
-        with translated(self._place), self._connection.cursor() as cursor, cursor.copy(self._statement.encode()) as copy:
+        with (
+            translated(self._place),
+            self._connection.cursor() as cursor,
+            cursor.copy(self._statement.encode()) as copy,
+        ):
             for chunk in copy:
                 yield bytes(chunk)
 

@@ -66,6 +66,8 @@ def translate(error: sqlite3.Error, place: str) -> ReplicatorError:
         return RejectedError(message, sqlstate=name, detail=str(error), hint=hint)
     if name.startswith(_AWAY):
         return RetryableError(message, hint=hint)
+    if "no such table: replicator_" in message:
+        return SetupError(f"{place}: not installed", hint="run: replicator install")
     return SetupError(message, hint=hint or "run: replicator check")
 
 

@@ -67,11 +67,13 @@ class SqliteInstaller:
     """One SQLite file that our tables and triggers go into.
 
     Args:
-        path: the database file. A centre's file may be absent: ``install`` makes it. A site's may not.
+        path: the database file.
+        may_be_absent: an absent file is planned for as an empty one and made by ``install`` (a centre); else its absence
+            is an error (a site).
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | Path, *, may_be_absent: bool = False) -> None:
+        self._path, self._may_be_absent = Path(path), may_be_absent
         self._place = str(path)
         self._opened: sqlite3.Connection | None = None
 
@@ -90,10 +92,13 @@ class SqliteInstaller:
 
     def read_catalogue(self) -> Catalogue:
         """All user tables with columns, keys, unique and foreign keys. Raises SetupError when the file is absent."""
-        if not self._path.exists():
-            raise SetupError(f"{self._place}: no such file", hint="correct the url of this database in the YAML")
+        self._require_file()
         with translated(self._place):
             return read_catalogue(self._connection)
+
+    def _require_file(self) -> None:
+        if not self._may_be_absent and not self._path.exists():
+            raise SetupError(f"{self._place}: no such file", hint="correct the url of this database in the YAML")
 
     def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:
         """Everything that keeps this file from being a source (or target), each with the fix."""
@@ -121,6 +126,7 @@ class SqliteInstaller:
 
     def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
         """What is missing or drifted for capturing these tables. Raises SetupError when a migration was edited."""
+        self._require_file()
         with translated(self._place):
             state = self._read_state(topology)
         steps = list(self._plan_ours(state))
@@ -144,8 +150,9 @@ class SqliteInstaller:
         """Run a plan. Each object is one short transaction; what stands already is left in place when one fails."""
         if not plan.statements:
             return
+        self._require_file()
         if self._opened is None:
-            self._opened = connect(self._path, create=True)
+            self._opened = connect(self._path, create=self._may_be_absent)
         with translated(self._place):
             for step in plan.statements:
                 self._run(step)

@@ -209,7 +209,7 @@ class Lane:
         columns = [column.name for column in self.shape.columns if not column.generated]
         values = [replicated.get(name, f"v.{quote(name)}") for name in columns]
         fragments = {"columns": quoted(columns), "values": ", ".join(values)}
-        return self._render("return_vacated", fragments, vacated="replicator_vacated")
+        return self._render("return_vacated", fragments, vacated="replicator_vacated", ord="replicator_ord")
 
     @cached_property
     def truncate(self) -> str:

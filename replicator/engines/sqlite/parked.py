@@ -15,7 +15,7 @@ from replicator.engines.sqlite.session import Session, apply_sql, target_sql
 from replicator.engines.sqlite.stage import Stage
 from replicator.engines.sqlite.values import SourceText, UnfitError, converter, decode_image, encode_image, shown
 from replicator.errors import RejectedError, SetupError
-from replicator.model import Decision, Engine, Op, ParkedChange, ParkedState
+from replicator.model import Decision, Engine, Op, ParkedChange, ParkedState, RecordedConflict
 
 _WAITS = "waits behind an earlier parked change of this row"
 
@@ -184,6 +184,12 @@ class ParkedChanges:
 
     # --- conflicts ------------------------------------------------------------------------------------------------
 
+    def list_conflicts(self, ids: Sequence[int], table: str, limit: int) -> list[RecordedConflict]:
+        """The newest recorded decisions, oldest first."""
+        self._session.read_link()
+        found = self._session.run(target_sql("list_conflicts"), self._session.link_id, json.dumps(list(ids)), table, limit)
+        return [_recorded_conflict(row) for row in found]
+
     def record_decision(self, decision: Decision) -> None:
         """Write a decision to the record with all it was decided on."""
         conflict = decision.conflict
@@ -192,6 +198,15 @@ class ParkedChanges:
             target_sql("add_conflict"), self._session.link_id, conflict.table, conflict.key, str(conflict.kind), *images,
             conflict.changed_at, decision.rule, str(decision.verdict), decision.reason, self._session.now(),
         )  # fmt: skip
+
+
+def _recorded_conflict(row: tuple[object, ...]) -> RecordedConflict:
+    number, table, key, kind, *images, changed_at, policy, verdict, reason, decided_at = row
+    before, after, current = (None if image is None else json.loads(str(image)) for image in images)
+    return RecordedConflict(
+        int(str(number)), str(table), str(key), str(kind), before, after, current, int(str(changed_at)), str(policy),
+        str(verdict), str(reason), int(str(decided_at)),
+    )  # fmt: skip
 
 
 def cause_of(error: RejectedError) -> str:

@@ -149,8 +149,11 @@ class Session:
             self.run(apply_sql("empty_stage"))
             self.run(apply_sql("empty_net"))
             yield
-            if self._outbox_top is not None:
-                self.run(target_sql("erase_own_tail"), self._outbox_top)
+            self._erase_tail()
+
+    def _erase_tail(self) -> None:
+        if self._outbox_top is not None:
+            self.run(target_sql("erase_own_tail"), self._outbox_top)
 
     def lock(self) -> None:
         """Take the write lock, renew the lease, and look at the file. Raises LeaseError when the lease is lost."""

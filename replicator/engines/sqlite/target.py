@@ -24,6 +24,7 @@ from replicator.model import (
     Outcome,
     ParkedChange,
     Position,
+    RecordedConflict,
     Relation,
     Span,
     TablePlan,
@@ -191,6 +192,11 @@ class SqliteTarget:
         """See ports.Target."""
         with translated(self._place):
             return self._parked.list_changes(ids, table)
+
+    def list_conflicts(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100) -> Sequence[RecordedConflict]:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._parked.list_conflicts(ids, table, limit)
 
     def stage_parked(self, parked_id: int) -> None:
         """See ports.Target."""

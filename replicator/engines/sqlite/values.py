@@ -64,9 +64,9 @@ def _to_float(text: str) -> object:
 
 
 def _to_exact_float(text: str) -> object:
+    if text in ("NaN", "Infinity", "-Infinity"):
+        return _to_float(text)
     if not _NUMBER.fullmatch(text):
-        if text in ("NaN", "Infinity", "-Infinity"):
-            return _to_float(text)
         return text
     number = float(text)
     if not math.isfinite(number) or Decimal(repr(number)) != Decimal(text):
@@ -77,16 +77,20 @@ def _to_exact_float(text: str) -> object:
 def _to_number(text: str, affinity: Affinity, source_type: str) -> object:
     if _INTEGER.fullmatch(text) and -_INT64 <= int(text) < _INT64 and text != "-0":
         return int(text)
-    if text == "NaN" and source_type in (*_FLOATS, "numeric"):
+    if text == "NaN" and _is_number(source_type):
         raise UnfitError("SQLite cannot hold NaN as a number")
-    if text in _INFINITIES and source_type in (*_FLOATS, "numeric"):
+    if text in _INFINITIES and _is_number(source_type):
         return _INFINITIES[text]
     if not _NUMBER.fullmatch(text):
         return text
     number = float(text)
-    if not math.isfinite(number) or not _same_number(number, text):
+    if not _is_number(source_type) or not math.isfinite(number) or not _same_number(number, text):
         raise UnfitError(f"{_short(text)} would lose digits in a column of {affinity} affinity")
     return int(number) if number.is_integer() and abs(number) < 1 << 53 else number
+
+
+def _is_number(source_type: str) -> bool:
+    return source_type in _FLOATS or source_type.startswith(("numeric", "smallint", "integer", "bigint"))
 
 
 def _same_number(number: float, text: str) -> bool:

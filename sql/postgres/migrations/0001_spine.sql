@@ -82,19 +82,26 @@ create table replicator.link (
     unique (topology, site, direction)
 );
 
--- Target side: what the link's site believes each row to be, for sources without before images, and (with two-way
--- tables) the row's version. ``key`` is the target key as a record literal; ``checksum`` is 16 bytes of sha256 over
--- the row's record literal.
-create table replicator.ledger (
+-- Target side: one table of one link, numbered to keep the ledger narrow. ``relation`` is the target table.
+create table replicator.feed (
+    id integer generated always as identity primary key,
     link integer not null,
     relation text not null,
-    key text not null,
+    unique (link, relation)
+);
+
+-- Target side: what the feed's site believes each row to be, for sources without before images, and (with two-way
+-- tables) the row's version. ``key`` is the source's key as a record literal; ``checksum`` is hashtextextended of the
+-- row's record literal: 64 bits suffice to tell one row from its own later state. Collation "C": keys are compared as bytes, which is exact and quick.
+create table replicator.ledger (
+    feed integer not null,
+    key text collate "C" not null,
     version bigint not null default 1,
     changed_at bigint not null,
-    checksum bytea not null,
+    checksum bigint not null,
     deleted boolean not null default false,
-    primary key (link, relation, key)
-);
+    primary key (feed, key)
+) with (fillfactor = 90);
 
 -- Target side: every decided conflict, with all it was decided on. Images are JSON objects: target column → text.
 create table replicator.conflict (
