@@ -10,6 +10,7 @@ from replicator.worker import LinkReport, Worker
 
 _STACK_BYTES = 512 * 1024
 _CRASH_PAUSE = 30.0
+_NUDGE = 0.2
 
 
 class Service:
@@ -55,9 +56,14 @@ class Service:
         deadline = time.monotonic() + seconds
         for worker in self._workers:
             worker.stop()
-        for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
+        while self._working() and time.monotonic() < deadline:
+            for worker, thread in self._working():
+                thread.join(min(max(deadline - time.monotonic(), 0.0), _NUDGE))
+                worker.stop()  # again: it may have gone to sleep just when it was woken
+        return not self._working()
+
+    def _working(self) -> list[tuple[Worker, threading.Thread]]:
+        return [each for each in zip(self._workers, self._threads, strict=False) if each[1].is_alive()]
 
     @property
     def alive(self) -> bool:

@@ -45,10 +45,16 @@ def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> N
         report.add(finding.place, [finding])
     report.add("topology", rules)
     if as_json:
-        listed = {place: [asdict(each) for each in found] for place, found in report.in_order((CENTRE, *chosen)).items()}
+        listed = {
+            place: [asdict(each) for each in found] for place, found in report.in_order((CENTRE, *chosen)).items()
+        }
         show_json({"problems": report.problems, "warnings": report.warnings, "findings": listed})
     else:
-        _show(report.in_order((CENTRE, *chosen)), {place: app.database(place).shown for place in (CENTRE, *chosen)}, problems)
+        _show(
+            report.in_order((CENTRE, *chosen)),
+            {place: app.database(place).shown for place in (CENTRE, *chosen)},
+            problems,
+        )
         _conclude(report.problems, report.warnings, config)
     raise SystemExit(EXIT_DIFFERENT if report.problems else 0)
 

@@ -240,7 +240,9 @@ def _install_place(app: App, place: str, *, verbose: bool, quiet: bool) -> _Done
                 advance(done, purpose)
     took = time.monotonic() - began
     if not quiet:
-        _show_done(place, planned, rows, took, plans=len({p.target if place == CENTRE else p.source.name for p in plans}))
+        _show_done(
+            place, planned, rows, took, plans=len({p.target if place == CENTRE else p.source.name for p in plans})
+        )
     return _Done(place, len(planned.statements), rows, round(took, 3))
 
 

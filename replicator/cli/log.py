@@ -23,7 +23,7 @@ class Log:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self._as_json = as_json
-        self._lock = threading.RLock()  # a signal may come while the main thread writes
+        self._lock = threading.Lock()
 
     def write(self, event: str, **fields: object) -> None:
         """One line; fields without a value are left out."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -34,7 +34,7 @@ from replicator.errors import ReplicatorError
 if TYPE_CHECKING:
     from replicator.worker import LinkReport, Worker
 
-_ABORTED = 130
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 _SYNC_EPILOG = """\b
 Examples:
@@ -153,13 +153,13 @@ def run(config: str, sites: Sequence[str], grace: float, log_format: str, summar
     log = Log(as_json=log_format == "json")
     watcher = Watcher(log)
     service = Service(app.workers(chosen, watcher.listen), watcher.crashed)
-    stop = _stop_on_signals(log)
+    signals = Signals()
     log.write("started", topology=app.settings.topology, links=len(chosen), pid=os.getpid(), config=config)
     service.start()
     notify("READY=1")
-    while not stop.wait(summary):
-        line = watcher.summary(service.reports(), summary)
-        notify(f"STATUS={line}")
+    while not (caught := signals.wait(summary)):
+        notify(f"STATUS={watcher.summary(service.reports(), summary)}")
+    log.write("stopping", signal=caught)
     notify("STOPPING=1")
     clean = service.stop(grace)
     totals = service.reports()
@@ -169,16 +169,30 @@ def run(config: str, sites: Sequence[str], grace: float, log_format: str, summar
         os._exit(EXIT_ERROR)
 
 
-def _stop_on_signals(log: Log) -> threading.Event:
-    """An event set by the first SIGTERM or SIGINT; the second ends the process at once."""
-    stop = threading.Event()
+class Signals:
+    """SIGTERM and SIGINT, waited for by the main thread; after the first, the next one ends the process at once.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(_ABORTED)
-        stop.set()
-        log.write("stopping", signal=signal.Signals(number).name)
+    Handlers that set an event can meet the main thread while it holds the event's lock, so nothing is done in one: the
+    interpreter writes the signal's number into a pipe.
+    """
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    return stop
+    def __init__(self) -> None:
+        self._out, into = os.pipe()
+        os.set_blocking(self._out, False)
+        os.set_blocking(into, False)
+        signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+        for number in _STOPPING:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self, seconds: float) -> str:
+        """The name of the signal that came, empty when none came in time."""
+        ready, _, _ = select.select([self._out], [], [], seconds)
+        caught = [signal.Signals(number) for number in os.read(self._out, 64)] if ready else []
+        stopping = [each for each in caught if each in _STOPPING]
+        if not stopping:
+            return ""
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+        if len(stopping) > 1:
+            signal.raise_signal(stopping[-1])
+        return stopping[0].name

@@ -20,7 +20,7 @@ _EVERY_SECONDS = 0.05
 
 @dataclass(slots=True)
 class View:
-    """One factory, as last seen. ``lag``: seconds since the oldest run that the centre lacks was first seen.
+    """One factory, as last seen. ``lag``: seconds, at most, since the oldest run that the centre lacks was written.
 
     ``applying``: whether the centre is in the middle of a large transaction of this factory's link.
     """
@@ -37,15 +37,16 @@ class View:
         """Test runs that the centre lacks."""
         return max(self.newest - self.arrived, 0)
 
-    def see(self, newest: int, arrived: int, now: float) -> None:
-        """Take note of both sides."""
+    def see(self, newest: int, arrived: int, before: float, now: float) -> None:
+        """Take note of both sides; ``before``: when they were last seen, so that no lag is told too small."""
         if newest > self.newest:
-            self.missing.append((newest, now))
+            self.missing.append((newest, before))
         self.newest, self.arrived = newest, arrived
+        if self.missing:
+            self.worst = max(self.worst, now - self.missing[0][1])
         while self.missing and self.missing[0][0] <= arrived:
             self.missing.popleft()
         self.lag = now - self.missing[0][1] if self.missing else 0.0
-        self.worst = max(self.worst, self.lag)
 
 
 class Lookout:
@@ -98,10 +99,11 @@ class Lookout:
 
     def _watch(self) -> None:
         try:
+            before = time.monotonic()
             centre = open_database(self._centre)
             databases = {site: open_database(url) for site, url in self._sites.items()}
             while not self._stop.wait(_EVERY_SECONDS):
-                self._look(centre, databases)
+                before = self._look(centre, databases, before)
             for database in (centre, *databases.values()):
                 database.close()
         except Exception as error:
@@ -110,7 +112,8 @@ class Lookout:
             with self._news:
                 self._news.notify_all()
 
-    def _look(self, centre: Database, databases: Mapping[str, Database]) -> None:
+    def _look(self, centre: Database, databases: Mapping[str, Database], before: float) -> float:
+        began = time.monotonic()
         newest = {site: _ask(database, "newest_run") for site, database in databases.items()}
         arrived = {site: centre.ask("newest_run_at_centre", site) for site in databases}
         applying = {site: bool(centre.ask("is_applying", site)) for site in databases}
@@ -118,10 +121,11 @@ class Lookout:
         now = time.monotonic()
         with self._news:
             for site, view in self.views.items():
-                view.see(newest[site], arrived[site], now)
+                view.see(newest[site], arrived[site], before, now)
                 view.applying = applying[site]
             self._looks += 1
             self._news.notify_all()
+        return began
 
 
 def _ask(database: Database, name: str) -> int:

@@ -35,7 +35,6 @@ class Scene:
     service: Service
     lookout: Lookout
     kills: int = 0
-    cuts: int = 0
 
 
 @contextmanager

@@ -67,10 +67,10 @@ class Story:
         self._console.print(Text(text, style=style), soft_wrap=True)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table: the first two columns are names, the others numbers."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+        """A table: names in the first column, words in the last, numbers between."""
+        table = Table(box=None, padding=(0, 3, 0, 0), header_style=_DIM)
         for place, name in enumerate(head):
-            table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)
+            table.add_column(name, justify="right" if 0 < place < len(head) - 1 else "left", no_wrap=True)
         for row in rows:
             table.add_row(*map(Text, row))
         self._console.print(table)

@@ -20,8 +20,9 @@ coalesce(/*: values */ v0 /*:*/)
 array[/*: values */ 'v0' /*:*/]::text[]
 
 -- name: unfit
--- The column's own type would round or cut the value.
-/*: value */ a0 /*:*/ is distinct from /*: value */ a0 /*:*/::/*: type */ text /*:*/
+-- The column's own type would round or cut the value: there and back again it is another. (Compared without the way back,
+-- a bigint would be rounded to the double it is compared with.)
+/*: value */ a0 /*:*/ is distinct from /*: value */ a0 /*:*/::/*: type */ text /*:*/::/*: staging */ text /*:*/
 
 -- name: unfit_words
 case when /*: unfit */ true /*:*/ then /*: words */ '' /*:*/ || /*: value */ a0 /*:*/::text end

@@ -167,11 +167,11 @@ copy (
 ) to stdout;
 
 -- name: read_images
--- $1, $2: ranges, $3: relations. Images of a window, with their relation.
-select o.relation, o.before, o.after
+-- $1, $2: ranges, $3: relations. Images of a window, with their relation (negative: captured by name) and kind.
+select o.relation, o.op, o.before, o.after
 from unnest($1::bigint[], $2::bigint[]) g (low, high)
 join replicator.outbox o on o.xid > g.low::text::xid8 and o.xid < g.high::text::xid8
-where o.relation = any($3::integer[]) and o.op <> 't';
+where abs(o.relation) = any($3::integer[]);
 
 -- name: read_lag
 -- $1, $2: ranges, $3: relations. Changes in a window and the time of the oldest.

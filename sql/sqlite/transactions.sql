@@ -16,6 +16,11 @@ release "__savepoint__"
 -- name: rollback_to
 rollback to "__savepoint__"
 
+-- name: no_sync_at_commit
+-- In WAL mode: a commit of ours waits for no disk, so the write lock is held for less than a millisecond. Commits reach
+-- the disk in order: what the application syncs after ours syncs ours.
+pragma synchronous = normal
+
 -- name: busy_briefly
 -- How long a statement that can be put off waits for another writer, in milliseconds.
 pragma busy_timeout = 250

@@ -51,5 +51,5 @@ def sqlite_tps(file: str, statement: str, seconds: str, rows: str) -> dict[str, 
 
 
 if __name__ == "__main__":
-    command, *arguments = sys.argv[1:]
-    print(json.dumps({"drain": drain, "sqlite_tps": sqlite_tps}[command](*arguments)))
+    _, command, *arguments = sys.argv
+    print(json.dumps(drain(*arguments) if command == "drain" else sqlite_tps(*arguments)))

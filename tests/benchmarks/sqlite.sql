@@ -40,7 +40,7 @@ update test_metric set value = value + 1 where id = ?
 select * from test_metric
 
 -- name: bytes
-select page_count * page_size from pragma_page_count, pragma_page_size
+select (page_count - freelist_count) * page_size from pragma_page_count, pragma_freelist_count, pragma_page_size
 
 -- name: fingerprint
 select count(*), coalesce(sum(id), 0), coalesce(sum(analyser), 0), coalesce(sum(length(note)), 0) from test_metric

@@ -117,7 +117,7 @@ class Lane:
         for i in self.live:
             column = self._plan_column(i)
             if self._is_staged_wider(column):
-                test = _piece("unfit", value=f"c.a{i}", type=column.target_type)
+                test = _piece("unfit", value=f"c.a{i}", type=column.target_type, staging=column.staging_type)
                 words = literal(f"column {column.target} ({column.target_type}) cannot hold ")
                 tests.append(f"({test})")
                 cases.append(_piece("unfit_words", unfit=test, words=words, value=f"c.a{i}"))

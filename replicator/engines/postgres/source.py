@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from datetime import time as time_of_day
@@ -26,7 +26,7 @@ from replicator.engines.postgres.windows import (
     read_statement,
 )
 from replicator.errors import BatchError
-from replicator.model import Key, Lag, LinkName, Position, TablePlan
+from replicator.model import Key, Lag, LinkName, Op, Position, Relation, TablePlan
 from replicator.records import parse_record
 
 _PRUNE_ROWS, _PRUNE_SECONDS = 20_000, 1.0
@@ -140,22 +140,19 @@ class PostgresSource:
         return Lag(int(str(count)), int(str(oldest)), holder)
 
     def keys_in_flight(self, table: TablePlan, after: Position | None, keys: Sequence[Key]) -> set[Key]:
-        """Those of ``keys`` with a committed change behind ``after``. Read only."""
+        """See ports.InFlight. Streams: what lies behind ``after`` may be more than memory holds."""
         wanted = {tuple(map(_text, key)): key for key in keys}
         found: set[Key] = set()
         with translated(self._place), self._snapshot() as connection:
             window, relations = self._open(connection, self._start(after), _EVERYTHING)
             numbers = [number for number, relation in relations.known.items() if relation.table == table.source.name]
-            images = rows(connection, "source", "read_images", window.low, window.high, numbers)
-        for number, *pair in images:
-            relation = relations.known[int(str(number))]
-            places = [relation.columns.index(name) for name in relation.key]
-            for image in pair:
-                if image is not None:
-                    values = parse_record(str(image))
-                    key = wanted.get(tuple(values[place] for place in places))
-                    if key is not None:
-                        found.add(key)
+            with psycopg.RawServerCursor(connection, "replicator_in_flight") as cursor:
+                sql = sqlfiles.statement("sql/postgres/source.sql", "read_images")
+                cursor.execute(sql.encode(), (window.low, window.high, numbers))
+                for number, op, *pair in cursor:
+                    if op == Op.TRUNCATE or number < 0:
+                        return set(keys)
+                    found.update(_keys_of(relations.known[number], pair, wanted))
         return found
 
     # --- acknowledging ---
@@ -251,3 +248,15 @@ def _text(value: object) -> str | None:
     if isinstance(value, datetime | date | time_of_day):
         return value.isoformat(" ").replace("+00:00", "+00") if isinstance(value, datetime) else value.isoformat()
     return str(value)
+
+
+def _keys_of(
+    relation: Relation, images: Sequence[str | None], wanted: Mapping[tuple[str | None, ...], Key]
+) -> Iterator[Key]:
+    places = [relation.columns.index(name) for name in relation.key]
+    for image in images:
+        if image is not None:
+            values = parse_record(image)
+            key = wanted.get(tuple(values[place] for place in places))
+            if key is not None:
+                yield key

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote as quote_uri
 
 from replicator.errors import RejectedError, ReplicatorError, RetryableError, SetupError
+from replicator.sqlfiles import statement
 
 BUSY_SECONDS = 5.0
 """How long one of our statements waits for another writer before it gives up with RetryableError."""
@@ -46,6 +47,17 @@ def connect(path: Path, *, create: bool = False, any_thread: bool = False) -> sq
             cached_statements=512,
             check_same_thread=not any_thread,
         )
+
+
+def spare_the_disk(connection: sqlite3.Connection) -> str:
+    """Let commits of ours wait for no disk where that loses nothing but time (WAL); returns the journal mode.
+
+    For bookkeeping at a source and for installing; never for a target, whose commits are acknowledged.
+    """
+    (mode,) = connection.execute(statement("sql/sqlite/catalogue.sql", "journal_mode")).fetchone()
+    if mode == "wal":
+        connection.execute(statement("sql/sqlite/transactions.sql", "no_sync_at_commit"))
+    return str(mode)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from replicator.engines.sqlite import planned
 from replicator.engines.sqlite.capture import Capture, capture_of
 from replicator.engines.sqlite.catalogue import read_catalogue
 from replicator.engines.sqlite.checks import check_file, check_foreign_keys, check_table
-from replicator.engines.sqlite.connection import connect, translated
+from replicator.engines.sqlite.connection import connect, spare_the_disk, translated
 from replicator.engines.sqlite.names import our_tables, trigger_prefix
 from replicator.errors import SetupError
 from replicator.model import (
@@ -154,6 +154,7 @@ class SqliteInstaller:
         if self._opened is None:
             self._opened = connect(self._path, create=self._may_be_absent)
         with translated(self._place):
+            spare_the_disk(self._connection)
             for step in plan.statements:
                 self._run(step)
 
@@ -163,7 +164,10 @@ class SqliteInstaller:
             present = sorted(our_tables() & self._table_names())
             prefix = trigger_prefix(topology)
             triggers = sorted(name for name in self._triggers() if name.startswith(prefix))
-            others = self._topologies() - {topology}
+            topologies = self._topologies()
+            others = topologies - {topology}
+            if not triggers and others and topology not in topologies:
+                present = []  # only others are here
             steps = planned.uninstall(topology, triggers, present, last=not others)
         return planned.database_plan(self._place, steps)
 
@@ -214,6 +218,9 @@ class SqliteInstaller:
 
     def _plan_captures(self, topology: str, plans: Sequence[TablePlan], state: _State) -> Iterator[PlannedStatement]:
         next_relation = state.next_relation
+        by_table: dict[str, list[Trigger]] = {}
+        for trigger in state.triggers.values():
+            by_table.setdefault(trigger.table.lower(), []).append(trigger)
         for plan in plans:
             table = plan.source.name.name
             known = state.relations.get(table, [])
@@ -223,7 +230,7 @@ class SqliteInstaller:
             next_relation += not same
             capture = capture_of(topology, relation, plan)
             retired = [number for number, _ in known if number != relation]
-            yield from _plan_capture(capture, plan, state.triggers, new=not same, retired=retired)
+            yield from _plan_capture(capture, plan, by_table.get(table.lower(), ()), new=not same, retired=retired)
 
     def _read_state(self, topology: str) -> _State:
         tables = self._table_names()
@@ -270,25 +277,20 @@ class SqliteInstaller:
 
 
 def _plan_capture(
-    capture: Capture, plan: TablePlan, triggers: dict[str, Trigger], *, new: bool, retired: Sequence[int]
+    capture: Capture, plan: TablePlan, triggers: Sequence[Trigger], *, new: bool, retired: Sequence[int]
 ) -> Iterator[PlannedStatement]:
-    """The transaction that makes one table's capture right, unless it is."""
+    """The transaction that makes one table's capture right, unless it is; ``triggers`` are all on that table."""
     wanted = capture.triggers()
-    mine = _mine(capture, triggers)
+    prefix = trigger_prefix(capture.topology)
+    mine = {trigger.name: trigger for trigger in triggers if trigger.name.startswith(prefix)}
     oldest = min((trigger.place for trigger in mine.values()), default=0)
-    newer = [t for t in triggers.values() if t.table == capture.table and not _is_ours(t.name) and t.place > oldest]
+    newer = [trigger for trigger in triggers if not _is_ours(trigger.name) and trigger.place > oldest]
     in_place = mine.keys() == wanted.keys() and all(mine[name].same_text(body) for name, body in wanted.items())
     if in_place and not newer and not new:
         return
     always = [name for name in wanted if name.endswith(("_ai", "_au", "_ad"))]
     read_all = new or any(name not in mine for name in always)
     yield planned.capture_table(capture, plan, new=new, retired=retired, stale=sorted(mine), read_all=read_all)
-
-
-def _mine(capture: Capture, triggers: dict[str, Trigger]) -> dict[str, Trigger]:
-    """This topology's triggers on the captured table."""
-    prefix = trigger_prefix(capture.topology)
-    return {n: t for n, t in triggers.items() if n.startswith(prefix) and t.table.lower() == capture.table.lower()}
 
 
 def _is_ours(name: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from replicator.engines.sqlite.batch import KeyBatch, Place
 from replicator.engines.sqlite.capture import capture_of
-from replicator.engines.sqlite.connection import connect, transaction, translate, translated
+from replicator.engines.sqlite.connection import connect, spare_the_disk, transaction, translate, translated
 from replicator.engines.sqlite.reading import TableReader
 from replicator.engines.sqlite.watch import FileWatch, Watcher
 from replicator.errors import BatchError, RetryableError, SetupError
@@ -274,6 +274,7 @@ class SqliteSource:
         if self._opened is None:
             # The watcher's thread asks for data_version while this source's own thread waits; never both at once.
             self._opened = connect(self._path, any_thread=True)
+            spare_the_disk(self._opened)
         return self._opened
 
     @contextmanager
