@@ -74,7 +74,9 @@ def write_files(folder: Path, plans: Sequence[tuple[str, DatabasePlan]], header:
 def _script(path: Path, place: str, plan: DatabasePlan, header: str) -> str:
     database = shlex.quote(plan.place)
     postgres = plan.engine is Engine.POSTGRES
-    by_hand = f"psql -v ON_ERROR_STOP=1 -f {path.name} {database}" if postgres else f"sqlite3 -bail {database} < {path.name}"
+    by_hand = (
+        f"psql -v ON_ERROR_STOP=1 -f {path.name} {database}" if postgres else f"sqlite3 -bail {database} < {path.name}"
+    )
     lines = [
         f"-- {header} for {place}; fingerprint {plan.fingerprint}",
         f"-- {by_hand}",

@@ -100,6 +100,13 @@ class Source(Protocol):
         """Tell the source that ``upto`` is durable at the target, so it may prune. Own short transaction; repeatable."""
         ...
 
+    def tidy(self) -> None:
+        """Write acknowledgements put off and prune what every link has passed; called when there is nothing to move.
+
+        Own short transactions; repeatable.
+        """
+        ...
+
     def read_lag(self, after: Position | None) -> Lag:
         """How much lies behind ``after``. Read only."""
         ...

@@ -105,6 +105,7 @@ class Worker:
                 ends = self._open()
                 self._contact(ends, 0.0)
                 self._move(ends)
+                ends.source.tidy()
         finally:
             self._close()
         return self.report

@@ -48,7 +48,9 @@ def read_yaml(path: Path, environment: Mapping[str, str], texts: re.Pattern[str]
         written = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"cannot be read: {reason}", file=str(path), hint="give the path with -c, or write one: replicator init") from error
+        raise SettingsError(
+            f"cannot be read: {reason}", file=str(path), hint="give the path with -c, or write one: replicator init"
+        ) from error
     reader = _Reader(path, environment, texts)
     try:
         node = yaml.compose(written, yaml.SafeLoader)

@@ -12,6 +12,8 @@ _EPILOG = """\b
 Examples:
   replicator demo
   replicator demo --keep --directory /tmp/bloodlab     leaves it running to play with
+
+Exit codes: 0 every row was equal at the end, 1 some were not, 3 error.
 """
 
 

@@ -139,7 +139,7 @@ def install(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbose
 
 @click.command(epilog=_UNINSTALL_EPILOG, short_help="Remove all of ours, and prove it.")
 @common
-@click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where there is no terminal.")
+@click.option("-y", "--yes", is_flag=True, help="Go ahead without asking; needed without a terminal.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the SQL text of every statement.")
 def uninstall(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbose: bool) -> None:
     """Remove all of ours: triggers first, then our tables; and prove by catalogue query that nothing is left.

@@ -129,7 +129,7 @@ def retry(config: str, sites: Sequence[str], as_json: bool, number: int | None, 
 @parked.command()
 @common
 @click.argument("number", metavar="ID", type=int)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where there is no terminal.")
+@click.option("-y", "--yes", is_flag=True, help="Go ahead without asking; needed without a terminal.")
 def skip(config: str, sites: Sequence[str], as_json: bool, number: int, yes: bool) -> None:
     """Drop a parked change for good. It stays on record among the conflicts; the row may then differ (see audit)."""
     app = open_app(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -29,20 +30,12 @@ _ACTS = (
     acts.kill,
     acts.heal,
     acts.rest,
+    acts.show_conflict,
 )
 
 
-def run_demo(*, keep: bool, directory: Path | None, console: Console) -> int:
-    """Play the demo; 0 only when the audit found every row equal.
-
-    Args:
-        keep: leave the server and the service running until Ctrl-C, with commands to play with.
-        directory: a new or empty folder for SQLite files, topology and logs; it stays. ``None``: a temporary one, which goes.
-        console: where the story is told.
-
-    Raises SetupError when there is no PostgreSQL server to run or ``directory`` is not empty, and ReplicatorError when a
-    command or a factory fails. Whatever happens, no process is left.
-    """
+def play(*, keep: bool, directory: Path | None, console: Console) -> int:
+    """See ``run_demo``."""
     story = Story(console)
     story.title("replicator: three factories of blood analysers, one centre")
     began = time.monotonic()
@@ -50,7 +43,7 @@ def run_demo(*, keep: bool, directory: Path | None, console: Console) -> int:
         _introduce(scene, story, time.monotonic() - began)
         story.start_clock()
         with story.live(scene.lookout.views):
-            equal = _play(scene, story)
+            equal = _perform(scene, story)
         if keep:
             _keep(scene, story)
     return 0 if equal else 1
@@ -64,7 +57,7 @@ def _introduce(scene: Scene, story: Story, seconds: float) -> None:
     story.line()
 
 
-def _play(scene: Scene, story: Story) -> bool:
+def _perform(scene: Scene, story: Story) -> bool:
     try:
         for act in _ACTS:
             act(scene, story)
@@ -78,7 +71,8 @@ def _play(scene: Scene, story: Story) -> bool:
 def _keep(scene: Scene, story: Story) -> None:
     """Leave it running, say how to play with it, and wait for Ctrl-C."""
     topology = scene.folder / TOPOLOGY
-    psql = scene.server.binaries.bindir / "psql"
+    psql = shutil.which("psql", path=scene.server.binaries.bindir) or "psql"
+    replicator = "replicator" if shutil.which("replicator") else f"{sys.executable} -m replicator"
     story.title("Everything is left running: change a row at a factory and look at the centre. Ctrl-C ends it.")
     story.line(f"  centre      {psql} {scene.centre_url}")
     for factory in scene.factories.all:
@@ -86,7 +80,7 @@ def _keep(scene: Scene, story: Story) -> None:
         tool = f"{psql} {factory.url}" if file == factory.url else f"sqlite3 {file}"
         story.line(f"  {factory.name}   {tool}")
     for word in ("status", "audit", "parked list", "conflicts list"):
-        story.line(f"  replicator {word} -c {topology}")
+        story.line(f"  {replicator} {word} -c {topology}")
     story.line(f"  the service's log: {scene.folder / LOG}")
     try:
         signal.pause()

@@ -257,3 +257,7 @@ listen "__channel__";
 -- name: may_notify
 -- Whether writers notify: the same condition as in the capture functions.
 select current_setting('max_prepared_transactions') = '0' or coalesce(current_setting('replicator.notify', true), '') = 'on';
+
+-- name: commit_lazily
+-- What this session writes (acknowledgements, pruning) may be lost in a crash without harm. For the session.
+select set_config('synchronous_commit', 'off', false);

@@ -46,11 +46,16 @@ values (/*: values */ ?, ?, ?, ?, ?, ?, ?, ? /*:*/)
 -- name: stage_extent
 select min(ord), max(ord), count(distinct ord / 2), coalesce(max(changed_at), 0) from replicator_stage
 
--- name: list_truncates
-select ord from replicator_stage where op = 't' order by ord
+-- name: has_truncates
+select exists (select 1 from replicator_stage where op = 't')
 
--- name: count_span
-select min(ord), max(ord), count(distinct ord / 2) from replicator_stage where ord between ? and ?
+-- name: list_spans
+-- Runs of changes and runs of TRUNCATEs, in turn.
+select min(ord), max(ord), count(distinct ord / 2) from (
+    select ord, sum(cut) over (order by ord) as run from (
+        select ord, (op = 't') is not lag(op = 't') over (order by ord) as cut from replicator_stage
+    )
+) group by run order by 1
 
 -- name: halve
 -- The last ordinal of the first half of a span; both parts of a key update stay together.

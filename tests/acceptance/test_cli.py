@@ -307,7 +307,7 @@ def test_parked_changes_by_command(running: Laboratory) -> None:
     assert {(each["link"], each["op"]) for each in found} == {("factory_a", "state"), ("factory_c", "update")}
     assert [link["healthy"] for link in running.ask("status", code=1)["links"]] == [False, True, False]
 
-    first, second, third = (each["id"] for each in found)
+    first, second, third = (each["id"] for each in sorted(found, key=lambda each: (each["link"], each["id"])))
     shown = running.run("parked", "show", first).output
     assert "short" in shown
     assert "far too long" in shown

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,8 +62,6 @@ def test_no_process_outlives_a_killed_demo(tmp_path: Path) -> None:
 
 
 def test_a_line_carries_both_ways_until_it_is_cut_and_again_when_it_is_mended() -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         line = Line(("127.0.0.1", server.getsockname()[1]))
         port = line.port
@@ -89,12 +88,11 @@ def _command(*words: str) -> list[str]:
 
 def _environment(tmp_path: Path) -> dict[str, str]:
     """Its temporary files go where they can be counted, and everything it starts can be told by a mark."""
-    temporary = _short(tmp_path)
-    return {**os.environ, "TMPDIR": str(temporary), "REPLICATOR_TEST_MARK": str(tmp_path)}
+    return {**os.environ, "TMPDIR": str(_temporary(tmp_path)), "REPLICATOR_TEST_MARK": str(tmp_path)}
 
 
-def _short(tmp_path: Path) -> Path:
-    folder = tmp_path / "t"
+def _temporary(tmp_path: Path) -> Path:
+    folder = tmp_path / "temporary"
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -119,7 +117,7 @@ def _running(tmp_path: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 def _assert_nothing_left(tmp_path: Path) -> None:
     _wait(lambda: not _processes(tmp_path))
-    assert list(_short(tmp_path).iterdir()) == []
+    assert list(_temporary(tmp_path).iterdir()) == []
 
 
 def _processes(tmp_path: Path) -> list[str]:
@@ -135,9 +133,8 @@ def _processes(tmp_path: Path) -> list[str]:
     return found
 
 
-def _wait(holds: object, seconds: float = 60.0) -> None:
+def _wait(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    assert callable(holds)
     while not holds():
         assert time.monotonic() < deadline, "not so in time"
         time.sleep(0.05)

@@ -28,7 +28,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ["insert into t (a, b) values ('x', 2)", "insert into t values (7, 'y', 1)", "update t set a = 'x' where id = 7"],
     ),
     "nocase unique": (
-        "create table t (id integer primary key, a text collate nocase unique); insert into t values (1, 'abc'), (2, 'd');",
+        "create table t (id integer primary key, a text collate nocase unique);"
+        "insert into t values (1, 'abc'), (2, 'd');",
         ["insert or replace into t values (5, 'ABC')", "update or replace t set a = 'aBc' where id = 2"],
     ),
     "unique index with another collation": (
@@ -47,7 +48,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ["insert or replace into t values (4, null, 5)", "update or replace t set b = null where id = 3"],
     ),
     "generated unique": (
-        "create table t (id integer primary key, a, g as (a % 10) stored unique); insert into t (id, a) values (1, 11), (2, 2);",
+        "create table t (id integer primary key, a, g as (a % 10) stored unique);"
+        "insert into t (id, a) values (1, 11), (2, 2);",
         ["insert or replace into t (id, a) values (3, 21)", "update or replace t set a = 31 where id = 2"],
     ),
     "update or replace": (PART + ROWS, ["update or replace part set serial = 'a' where id = 3"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import sqlite3
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from replicator.engines.sqlite import batch as batch_module
-from replicator.engines.sqlite.installer import SqliteInstaller
 from replicator.engines.sqlite.source import SqliteSource
 from replicator.engines.sqlite.watch import Watcher
 from replicator.errors import BatchError, RetryableError, SetupError
@@ -22,7 +20,6 @@ from replicator.model import LinkName, Position
 from replicator.ports import RowBlock
 from tests.fixtures.sqlite_sites import (
     LINK,
-    TOPOLOGY,
     Replica,
     assert_equal,
     capture,
@@ -392,17 +389,3 @@ def test_one_watcher_serves_many_sources(sqlite_file: Callable[[str], Path]) -> 
         replica.source.close()
     watcher.close()
     assert "sqlite-watch" not in [thread.name for thread in threading.enumerate()]
-
-
-def test_a_plan_shows_what_a_relation_is(sqlite_file: Callable[[str], Path]) -> None:
-    path = sqlite_file("site")
-    connection, replica = _site(path, PART + ROWS)
-    with replica.source.read_batch(None, 10) as batch:
-        assert batch is not None
-        (relation,) = batch.relations.values()
-    columns, key = connection.execute('select columns, "key" from replicator_relation').fetchone()
-    assert (tuple(json.loads(columns)), tuple(json.loads(key))) == (relation.columns, relation.key)
-    installer = SqliteInstaller(path)
-    assert installer.plan_site(TOPOLOGY, list(replica.plans.values())).statements == ()
-    installer.close()
-    replica.source.close()

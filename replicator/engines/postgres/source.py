@@ -29,7 +29,7 @@ from replicator.errors import BatchError
 from replicator.model import Key, Lag, LinkName, Op, Position, Relation, TablePlan
 from replicator.records import parse_record
 
-_PRUNE_ROWS, _PRUNE_SECONDS = 20_000, 1.0
+_PRUNE_ROWS, _PRUNE_SECONDS = 20_000, 5.0
 _EVERYTHING = 1 << 60
 
 
@@ -54,7 +54,7 @@ class PostgresSource:
         self._relations = Relations({}, {}, -1)
         self._passed: tuple[Position | None, Position] = (None, START)
         self._acknowledged: Position | None = None
-        self._pruned = START
+        self._pruned: Position | None = None
         self._pruned_at = 0.0
         self._waiter = Waiter(link.topology, self._changed)
 
@@ -158,26 +158,33 @@ class PostgresSource:
     # --- acknowledging ---
 
     def acknowledge_batch(self, upto: Position) -> None:
-        """Record ``upto`` as durable at the target, and about once a second prune what every link has passed."""
-        with translated(self._place):
-            name = f"{self._link.topology}/{self._link.site}/{self._link.direction}"
-            _run(self._watch_connection(), "acknowledge", name, self._link.topology, upto)
+        """Note ``upto`` as durable at the target; a busy link writes it, and prunes, only now and then.
+
+        An acknowledgement that is lost costs nothing but rows that stay in the outbox a little longer.
+        """
         self._acknowledged = upto
         self._passed = (upto, upto)
         if time.monotonic() - self._pruned_at >= _PRUNE_SECONDS:
             self._prune()
 
     def _prune(self) -> None:
+        """Write the acknowledgement and remove what every link has passed."""
         if self._acknowledged is None or self._acknowledged == self._pruned:
             return
         upto = self._acknowledged
         with translated(self._place):
             connection = self._watch_connection()
-            arguments = (*read_ranges(connection, self._pruned, upto), self._link.topology, _PRUNE_ROWS)
+            name = f"{self._link.topology}/{self._link.site}/{self._link.direction}"
+            _run(connection, "acknowledge", name, self._link.topology, upto)
+            arguments = (*read_ranges(connection, self._pruned or START, upto), self._link.topology, _PRUNE_ROWS)
             while _run(connection, "prune", *arguments) == _PRUNE_ROWS:
                 continue
             _run(connection, "prune_ticks")
         self._pruned, self._pruned_at = upto, time.monotonic()
+
+    def tidy(self) -> None:
+        """See ports.Source."""
+        self._prune()
 
     # --- waiting ---
 
@@ -224,6 +231,7 @@ class PostgresSource:
         if self._watcher is None or self._watcher.closed:
             self._watcher = connect(self._url, application_name=f"replicator wait {self._link.topology}")
             _run(self._watcher, "plan_by_index")
+            _run(self._watcher, "commit_lazily")
         return self._watcher
 
 

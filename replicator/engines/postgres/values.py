@@ -1,13 +1,15 @@
 """SQLite values as PostgreSQL text, one by one: the careful way for values whose storage class or form is odd.
 
 A value is passed on only when the target type holds exactly it; otherwise the reason is returned and the row is parked
-(invariant 5). Whether the text is a valid literal of the type (a date, a number) is for the database to say.
+(invariant 5). The column's canonical form, in which the audit will compare it, says whether it does: what PostgreSQL would
+read as something else (``now`` as a date, the tenth digit of a second) has no form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from replicator.canonical import Form, NoFormError, canonical_text
 from replicator.model import ColumnPlan
 from replicator.records import encode_record
 
@@ -27,22 +29,37 @@ def to_record(values: Sequence[object], columns: Sequence[ColumnPlan | None]) ->
     for value, column in zip(values, columns, strict=True):
         text, problem = _to_text(value, column)
         texts.append(text)
+        if not problem and column is not None and column.form:
+            problem = _form_problem(value, Form(column.form))
         if problem and column is not None and not reason:
             reason = f"column {column.source}: {problem}, the target column {column.target} is {column.target_type}"
     return encode_record(texts), reason
 
 
+def _form_problem(value: object, form: Form) -> str:
+    if not isinstance(value, int | float | str | bytes | None):
+        return f"a {type(value).__name__}"
+    try:
+        canonical_text(form, value)
+    except NoFormError as error:
+        return str(error)
+    return ""
+
+
 def _to_text(value: object, column: ColumnPlan | None) -> tuple[str | None, str]:
     kind = column.target_type.partition("(")[0] if column is not None else "text"
+    loose = column is not None and column.form == Form.LOOSE_TEXT
     match value:
         case None:
             return None, ""
+        case bytes() if type(value) is not bytes:
+            return "\\x" + value.hex(), "text that is not valid UTF-8"
         case bytes():
             return "\\x" + value.hex(), "" if kind == "bytea" else "a blob"
         case bool() | int():
-            return str(int(value)), _integer_problem(int(value), kind)
+            return str(int(value)), "" if loose else _integer_problem(int(value), kind)
         case float():
-            return _float_text(value), _float_problem(value, kind)
+            return _float_text(value), "" if loose else _float_problem(value, kind)
         case str():
             return _text(value, kind)
         case _:

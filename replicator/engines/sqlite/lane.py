@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from replicator.engines.sqlite.affinity import Affinity, affinity_of
 from replicator.engines.sqlite.values import Converter, checksum_call, converter, key_maker
 from replicator.model import Engine, ForeignKeyShape, Relation, TableName, TablePlan, TableShape
 from replicator.sqlfiles import literal, quote, quoted, render, statement
@@ -152,10 +153,10 @@ class Lane:
         """By the target's own index, and the same byte for byte where its collation is loose."""
         parts = [f"{table}.{quote(name)} = {literal(value)}" for name, value in self.plan.constants]
         for place, name in enumerate(self._key_targets):
-            column = self.shape.column(name)
-            parts.append(f"{table}.{quote(name)} = {row}.k{place}")
-            if column.collation:
-                parts.append(f"({table}.{quote(name)} collate binary) = {row}.k{place}")
+            column, now, noted = self.shape.column(name), f"{table}.{quote(name)}", f"{row}.k{place}"
+            parts.append(f"{now} = {noted}")
+            if column.collation or affinity_of(column.type) is Affinity.BLOB:
+                parts.append(f"({now} collate binary) = {noted} and typeof({now}) = typeof({noted})")
         return " and ".join(parts)
 
     @property

@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 
 from replicator.engines.sqlite.affinity import Affinity, affinity_of
 from replicator.engines.sqlite.capture import Capture
@@ -21,7 +20,9 @@ from replicator.sqlfiles import quote, render, statement
 _SQL = "sql/sqlite/source.sql"
 _FITS = "sql/sqlite/fits.sql"
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
-_ODD = "o"
+_ODD, _ODD_GONE = "o", "og"
+_PLAIN = {_ODD: Op.STATE.value, _ODD_GONE: Op.GONE.value}
+"""How the statements and the careful fetch mark a row that takes the careful way, and the op it stands for."""
 _FETCH = 512
 
 Row = tuple[object, ...]
@@ -95,9 +96,10 @@ class TableReader:
                 raise
         connection.text_factory = _decode
         try:
-            return self._fetch_within(connection.execute(sql, parameters), budget)
+            rows, size = self._fetch_within(connection.execute(sql, parameters), budget)
         finally:
             connection.text_factory = str
+        return [(row[0], _odd(row[1]), *row[2:]) if _has_undecoded(row) else row for row in rows], size
 
     def _fetch_within(self, cursor: sqlite3.Cursor, budget: int) -> tuple[list[Row], int]:
         rows: list[Row] = []
@@ -127,14 +129,10 @@ class TableReader:
 
     def _block(self, rows: list[Row]) -> RowBlock:
         """The rows, with those that take the careful way apart."""
-        if any(row[1] == _ODD for row in rows) or self._has_undecoded(rows):
-            odd = [(row[0], _plain(row[1]), *row[2:]) for row in rows if _is_odd(row)]
-            return RowBlock(self.relation.id, [row for row in rows if not _is_odd(row)], odd)
+        if any(row[1] in _PLAIN for row in rows):
+            odd = [(row[0], _PLAIN[row[1]], *row[2:]) for row in rows if row[1] in _PLAIN]
+            return RowBlock(self.relation.id, [row for row in rows if row[1] not in _PLAIN], odd)
         return RowBlock(self.relation.id, rows)
-
-    def _has_undecoded(self, rows: list[Row]) -> bool:
-        columns = ((row[place] for row in rows) for place in range(3, 3 + len(self.plan.columns)))
-        return bool(rows) and any(type(value) is Undecoded for value in chain.from_iterable(columns))
 
     # --- statements -----------------------------------------------------------------------------------------------
 
@@ -227,12 +225,12 @@ def _expression(fits: str) -> str:
     return "\n".join(line for line in lines if not line.startswith("--"))
 
 
-def _is_odd(row: Row) -> bool:
-    return row[1] == _ODD or any(type(value) is Undecoded for value in row)
+def _has_undecoded(row: Row) -> bool:
+    return any(type(value) is Undecoded for value in row)
 
 
-def _plain(op: object) -> object:
-    return Op.STATE.value if op == _ODD else op
+def _odd(op: object) -> str:
+    return _ODD_GONE if op == Op.GONE else _ODD
 
 
 def _decode(raw: bytes) -> object:

@@ -27,6 +27,7 @@ from replicator.sqlfiles import render, statement
 _SQL = "sql/sqlite/source.sql"
 _CATALOGUE = "sql/sqlite/catalogue.sql"
 _TRANSACTIONS = "sql/sqlite/transactions.sql"
+_TIDY_SECONDS, _TIDY_GAP_SECONDS = 10.0, 0.002
 _PRUNE_ROWS = 2_000
 _QUIET_SECONDS = 0.05
 
@@ -187,6 +188,13 @@ class SqliteSource:
         self._unsaid = None
         self._prunable = pruned >= _PRUNE_ROWS - 1
         self._acknowledged_at = time.monotonic()
+
+    def tidy(self) -> None:
+        """See ports.Source. In slices with gaps between them, so that the application gets its turns at the lock."""
+        deadline = time.monotonic() + _TIDY_SECONDS
+        while (self._unsaid is not None or self._prunable) and time.monotonic() < deadline:
+            self._say()
+            time.sleep(_TIDY_GAP_SECONDS)
 
     # --- lag, clock, what is in flight ----------------------------------------------------------------------------
 

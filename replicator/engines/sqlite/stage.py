@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 
 from replicator.engines.sqlite.lane import Lane
 from replicator.engines.sqlite.session import Session, apply_sql
@@ -138,20 +138,13 @@ class Stage:
     # --- spans ----------------------------------------------------------------------------------------------------
 
     def spans(self) -> Sequence[Span]:
-        """The stage as one span, cut around every TRUNCATE."""
-        low, high, count, _ = self._session.run(apply_sql("stage_extent")).fetchone()
+        """The stage as one span, cut where TRUNCATEs begin and end."""
+        run = self._session.run
+        low, high, count, _ = run(apply_sql("stage_extent")).fetchone()
         if not count:
             return ()
-        cuts = [int(order) for (order,) in self._session.run(apply_sql("list_truncates"))]
-        if not cuts:
-            return (Span(low, high, count),)
-        edges = sorted({low, high + 1, *cuts, *(cut + 1 for cut in cuts)})
-        spans = [self._span(start, end - 1) for start, end in pairwise(edges)]
-        return tuple(span for span in spans if span is not None)
-
-    def _span(self, low: int, high: int) -> Span | None:
-        first, last, count = self._session.run(apply_sql("count_span"), low, high).fetchone()
-        return Span(first, last, count) if count else None
+        (cut,) = run(apply_sql("has_truncates")).fetchone()
+        return tuple(Span(*row) for row in run(apply_sql("list_spans"))) if cut else (Span(low, high, count),)
 
     def halve(self, span: Span) -> tuple[Span, Span]:
         """Two halves by number of changes."""
