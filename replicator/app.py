@@ -23,11 +23,12 @@ from replicator.engines.sqlite.installer import SqliteInstaller
 from replicator.engines.sqlite.source import SqliteSource
 from replicator.engines.sqlite.target import SqliteTarget
 from replicator.engines.sqlite.watch import Watcher
-from replicator.errors import ReplicatorError, SettingsError
+from replicator.errors import ReplicatorError, SettingsError, SetupError
 from replicator.model import Catalogue, Engine, LinkName, LinkRecord, Position, TableName, TablePlan
 from replicator.ports import Auditable, InFlight, Installable, Source, Target
 from replicator.settings import CENTRE, Database, Settings, load
-from replicator.topology import Topology, check_expressions, compile_topology
+from replicator.shapes import in_foreign_key_order
+from replicator.topology import Topology, check_expressions, compile_site, compile_topology
 from replicator.worker import Ends, LinkReport, Worker
 
 __all__ = ["CENTRE", "App", "CapturedSource"]
@@ -187,6 +188,17 @@ class App:
         with closing(self.installable(CENTRE)) as centre:
             return list(centre.list_links(self.settings.topology)), centre.read_clock()
 
+    def link_plans(self, site: str) -> tuple[TablePlan, ...]:
+        """As ``plans``, but another site whose tables do not fit the topology does not stop this one (invariant 9)."""
+        try:
+            return self.plans(site)
+        except SetupError:
+            with self._lock:
+                site_catalogue, centre = self._catalogues[site], self._catalogues[CENTRE]
+            plans = {plan.target: plan for plan in compile_site(self.settings, site, site_catalogue, centre)}
+            ordered = in_foreign_key_order(plan.target_shape for plan in plans.values())
+            return tuple(plans[shape.name] for shape in ordered)
+
     # --- work ---
 
     def audit(self, site: str, plans: Sequence[TablePlan], limits: Limits) -> Iterator[TableReport]:
@@ -228,7 +240,7 @@ class App:
 
     def connect(self, site: str) -> Ends:
         """Both ends of a site's link, planned against the catalogues as they are now."""
-        plans = self.plans(site)
+        plans = self.link_plans(site)
         return Ends(self.source(site, plans), self.target(site, plans))
 
     def workers(self, sites: Sequence[str], listen: Callable[[LinkReport], None] = lambda report: None) -> list[Worker]:
