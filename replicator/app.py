@@ -190,6 +190,9 @@ class App:
 
     def link_plans(self, site: str) -> tuple[TablePlan, ...]:
         """As ``plans``, but another site whose tables do not fit the topology does not stop this one (invariant 9)."""
+        for place in (site, CENTRE):
+            if place not in self._catalogues:
+                self._require(place)
         try:
             return self.plans(site)
         except SetupError:

@@ -281,6 +281,7 @@ def _column_plan(engine: Engine, column: ColumnShape, target_engine: Engine, fou
         staging = types.staging_type(column.type, found.type)
     if engine is Engine.SQLITE:
         fits = types.fits_form(column.type, found.type, target_engine)
+        staging = types.widest(found.type) if target_engine is Engine.POSTGRES else ""
     form = types.canonical_form(engine, column.type, target_engine, found.type)
     return ColumnPlan(column.name, column.type, found.name, found.type, staging, fits, form)
 

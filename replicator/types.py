@@ -221,6 +221,15 @@ def staging_type(source_type: str, target_type: str) -> str:
     return _staged(source, target, source_type) or target_type
 
 
+def widest(target_type: str) -> str:
+    """The staging type for values of an engine without types of its own; empty when the target type refuses what does not
+    fit by itself."""
+    target = _take_apart(target_type)
+    wide = "text" if target.family == "text" else target.base
+    found = "" if target.array else staging_type(wide, target_type)
+    return "" if found == target_type else found
+
+
 def incompatible(source_engine: Engine, source_type: str, target_engine: Engine, target_type: str) -> str:
     """Why values of one type have no meaning in the other; empty when they have (single values may still not fit)."""
     source, target = family(source_engine, source_type), family(target_engine, target_type)

@@ -257,9 +257,10 @@ set constraints all immediate;
 
 -- name: analyze_target
 -- After many rows: without statistics the next batch may be joined row by row against row. Needs ownership; without it
--- PostgreSQL warns, skips, and leaves it to autovacuum.
-analyze "__schema__"."__table__";
+-- PostgreSQL warns, skips, and leaves it to autovacuum. Somebody's VACUUM is not waited for.
+analyze (skip_locked) "__schema__"."__table__";
 
 -- name: announce_origin
--- Capture on this database knows our apply by it; gone with the transaction.
-select set_config('replicator.origin', $1, true);
+-- Capture on this database knows our apply by it; gone with the transaction, as is the time we wait for a lock: what we
+-- hold meanwhile stands in the way of others, so the batch is rather rolled back and tried again.
+select set_config('replicator.origin', $1, true), set_config('lock_timeout', '5s', true);

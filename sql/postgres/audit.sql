@@ -33,6 +33,11 @@ select coalesce(char_length(t."__column__"::text)::text || ':' || t."__column__"
 -- name: form_padded
 select coalesce(char_length(rtrim(t."__column__"::text, ' '))::text || ':' || rtrim(t."__column__"::text, ' '), '~,')
 
+-- name: form_printed
+-- As form_text, for types that a cast to text spells in another way than they are printed (a network address gets a mask).
+select case when t."__column__" is null then '~,'
+       else char_length(format('%s', t."__column__"))::text || ':' || format('%s', t."__column__") end
+
 -- name: form_loose_text
 select coalesce(char_length(t."__column__"::text)::text || ':' || t."__column__"::text, '~,')
 

@@ -58,7 +58,8 @@ select (extract(epoch from clock_timestamp()) * 1000000)::bigint;
 select distinct relation from replicator.parked where link = $1;
 
 -- name: hold_stage
--- Changes of rows that have parked changes wait behind them (text lane). $6: only those behind this ordinal.
+-- Changes of rows that have parked changes wait behind them (text lane). $6: only those behind this ordinal; $7: only
+-- those ahead of this one (a TRUNCATE, which ends the queues of its table).
 -- A key update that waits takes the changes under its new key into its row's queue.
 with moved as materialized (
     select p.key as queue, row(/*: parked_key */ (p.a).v0 /*:*/)::text as key
@@ -68,7 +69,7 @@ with moved as materialized (
     delete from pg_temp.replicator_stage as s
      using (select ord, row(/*: key */ (k).v0 /*:*/)::text as old_key, row(/*: after_key */ (a).v0 /*:*/)::text as new_key
               from (select ord, coalesce(before, after)::pg_temp."__text__" as k, after::pg_temp."__text__" as a
-                      from pg_temp.replicator_stage where relation = $1 and op <> 't' and ord > $6 offset 0) as images) as x,
+                      from pg_temp.replicator_stage where relation = $1 and op <> 't' and ord > $6 and ord < $7 offset 0) as images) as x,
            lateral (select p.key as queue from replicator.parked as p
                      where p.link = $2 and p.relation = $3 and p.key in (x.old_key, x.new_key)
                      union all
@@ -96,6 +97,10 @@ select $1, $2, row(/*: held_key */ v0 /*:*/)::text, op, 'waiting', changed_at, $
 -- name: add_parked
 insert into replicator.parked (link, relation, key, op, state, changed_at, columns, before, after, sqlstate, cause, position, attempts)
 values ($1, $2, $3, $4, 'parked', $5, $6, $7, $8, $9, $10, $11, $12);
+
+-- name: next_truncate
+-- The first TRUNCATE of these relations behind an ordinal, if there is one.
+select min(ord) from pg_temp.replicator_stage where op = 't' and relation = any ($1) and ord > $2;
 
 -- name: staged_change
 -- The one change of a single span, from the text lane. Ordinals have gaps, so a span's ends need not be changes.

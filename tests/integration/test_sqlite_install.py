@@ -140,7 +140,7 @@ def test_uninstall_leaves_nothing_and_keeps_what_another_topology_needs(sqlite_f
     capture(path, plans, "one_two")
     installer = SqliteInstaller(path)
     installer.install(installer.plan_uninstall("one"))
-    assert sum("trigger" in name for name in installer.list_objects()) == 5
+    assert sum("trigger" in name for name in installer.list_objects()) == 6
     connection.execute("insert into part values (70, 'still', 1, 1)")
     installer.install(installer.plan_uninstall("one_two"))
     assert installer.list_objects() == []

@@ -17,6 +17,8 @@ from replicator.model import Conflict, ConflictKind, Decision, Span, TablePlan, 
 _CHUNK = 1000
 """Conflicts held in Python at once: bounds memory when every row conflicts."""
 
+_ONE_BY_ONE = "key updates that build on each other are applied one by one"
+
 
 class Apply:
     """The apply steps of one transaction; counts what they did."""
@@ -55,7 +57,7 @@ class Apply:
         applied = sum(self._session.run(step).rowcount for step in self._steps())
         self._left = applied != sum(count for _, count in self._loaded)
         if self._left and self._move and not span.single:
-            raise RejectedError("key updates that build on each other are applied one by one", sqlstate="23000")
+            raise RejectedError(_ONE_BY_ONE, sqlstate="23000")
         self.net += applied
 
     def _truncate(self, span: Span) -> bool:
@@ -84,6 +86,8 @@ class Apply:
             self._dirty.add(number)
             self._load_lane(lane, number, span, text=number in text)
             if self._stage.may_repeat(number) and self._session.one(lane.has_repeats)[0]:
+                if self._move:  # by then it was another row that bore the key
+                    raise RejectedError(_ONE_BY_ONE, sqlstate="23000")
                 for step in lane.net:
                     self._session.run(step)
             self._session.run(lane.simple("net_nothing"))

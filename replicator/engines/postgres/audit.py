@@ -169,8 +169,13 @@ def _key_types(table: AuditTable) -> list[str]:
 
 
 def _image(table: AuditTable, columns: Sequence[str]) -> str:
-    forms = dict(zip(table.columns, table.forms, strict=True))
+    forms = dict(zip(table.columns, map(_block, table.forms, table.types), strict=True))
     return " || ".join(_piece(forms[column], column) for column in columns)
+
+
+def _block(form: str, kind: str) -> str:
+    """Which block spells a column; values without canonical rules of their own count as they are printed."""
+    return "printed" if kind == "inet" and form == Form.TEXT else form
 
 
 def _piece(form: str, column: str) -> str:

@@ -157,7 +157,7 @@ class Lane:
             after=self._texts("c.a", self.live),
             current=", ".join(_text(f"t.{quote(name)}") for name in targets),
             t_values=self._target_values,
-            c_after=self._list("c.a", self.live),
+            c_after=self._fitted("c.a"),
             same_row=self._same_row("c.k"),
         )
 
@@ -170,7 +170,7 @@ class Lane:
     @cached_property
     def record_ledger(self) -> str:
         """Writes what the site now believes. Parameters: feed, relation number."""
-        return self._render("record_ledger", key=self._change_key_text, after=self._list("c.a", self.live))
+        return self._render("record_ledger", key=self._change_key_text, after=self._fitted("c.a"))
 
     @cached_property
     def truncate_site(self) -> str:
@@ -278,12 +278,15 @@ class Lane:
 
     @property
     def _target_values(self) -> str:
+        return ", ".join(f"t.{quote(self._plan_column(i).target)}" for i in self.live)
+
+    def _fitted(self, prefix: str) -> str:
+        """Staged values as the target's own types spell them: 1.5 is 1.50 in a numeric(6,2)."""
         values = []
         for i in self.live:
             column = self._plan_column(i)
-            value = f"t.{quote(column.target)}"
             wider = self._is_staged_wider(column)
-            values.append(_piece("as_type", value=value, type=column.staging_type) if wider else value)
+            values.append(_piece("as_type", value=f"{prefix}{i}", type=column.target_type) if wider else f"{prefix}{i}")
         return ", ".join(values)
 
     @staticmethod
@@ -294,7 +297,7 @@ class Lane:
     def _unchanged(self) -> str:
         if self.plan.ledgered:
             return _piece("same_checksum", current=self._target_values)
-        return _piece("same_image", current=self._target_values, base=self._list("c.b", self.live))
+        return _piece("same_image", current=self._target_values, base=self._fitted("c.b"))
 
     def _set(self, move: bool) -> str:
         plain = [i for i in self.live if move or i not in self.key]

@@ -17,6 +17,9 @@ from replicator.model import Decision, Op, ParkedChange, ParkedState, RecordedCo
 from replicator.records import encode_record, parse_record
 from replicator.sqlfiles import statement
 
+LAST_ORDINAL = 2**63 - 1
+"""An ordinal behind every other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Staged:
@@ -60,15 +63,16 @@ class ParkedChanges:
         self._session.read_link()
         return {row[0] for row in self._session.run(self.sql("parked_relations"), self._session.link_id, prepare=True)}
 
-    def hold(self, lane: Lane, number: int, *, typed: bool, behind: int = -1) -> int:
-        """Set aside staged changes, with ordinals above ``behind``, of rows that have parked ones; how many.
+    def hold(self, lane: Lane, number: int, *, typed: bool, behind: int = -1, ahead: int = LAST_ORDINAL) -> int:
+        """Set aside staged changes, with ordinals above ``behind`` and below ``ahead``, of rows with parked ones; how many.
 
         A key update that waits makes the changes under its new key wait, so it is asked until nothing more is held.
         """
         columns = list(lane.relation.columns)
         link = self._session.link_id
         held = 0
-        while more := self._session.run(lane.hold_stage, number, link, lane.place, columns, None, behind).rowcount:
+        bounds = behind, ahead
+        while more := self._session.run(lane.hold_stage, number, link, lane.place, columns, None, *bounds).rowcount:
             held += more
         if typed:
             held += self._session.run(lane.hold_rows, link, lane.place, columns, None, behind).rowcount

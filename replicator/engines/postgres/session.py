@@ -145,8 +145,8 @@ class Session:
         return lane
 
     def in_order(self, numbers: set[int]) -> list[int]:
-        """Relation numbers, parents before children."""
-        return sorted(numbers, key=lambda number: self._order[self._lanes[number].plan.source.name])
+        """Relation numbers, parents before children, older versions of a table before newer ones."""
+        return sorted(numbers, key=lambda number: (self._order[self._lanes[number].plan.source.name], number))
 
     def plan_of(self, target: str) -> TablePlan | None:
         """The plan that feeds a target table, as the bookkeeping names it."""

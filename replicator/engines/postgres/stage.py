@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import psycopg
 
 from replicator.engines.postgres.lane import Lane
-from replicator.engines.postgres.parked import ParkedChanges, Staged
+from replicator.engines.postgres.parked import LAST_ORDINAL, ParkedChanges, Staged
 from replicator.engines.postgres.session import Session, apply_sql
 from replicator.engines.postgres.values import to_record
 from replicator.errors import BatchError, RejectedError
-from replicator.model import Relation, Span
+from replicator.model import Relation, Span, TruncatePolicy
 from replicator.ports import Batch, OutboxBlock, RowBlock
 from replicator.sqlfiles import render
 
@@ -114,10 +114,7 @@ class Stage:
 
     def _hold_behind_parked(self) -> None:
         waiting = self._parked.tables()
-        for number in self.text_lanes | self.row_lanes if waiting else set():
-            lane = self._session.lane(number)
-            if lane.place in waiting:
-                self.parked += self._parked.hold(lane, number, typed=number in self.row_lanes)
+        self.parked += sum(self.hold_behind(table, -1) for table in sorted(waiting))
         if self.parked:
             self._measure({})
 
@@ -176,8 +173,19 @@ class Stage:
 
     def hold_behind(self, table: str, order: int) -> int:
         """Set aside the later changes of this batch whose rows have parked changes; how many."""
+        numbers = [n for n in self.text_lanes | self.row_lanes if self._session.lane(n).place == table]
+        ahead = self._next_truncate(numbers, order)
         return sum(
-            self._parked.hold(lane, number, typed=number in self.row_lanes, behind=order)
-            for number in self.text_lanes | self.row_lanes
-            if (lane := self._session.lane(number)).place == table
+            self._parked.hold(
+                self._session.lane(number), number, typed=number in self.row_lanes, behind=order, ahead=ahead
+            )
+            for number in numbers
         )
+
+    def _next_truncate(self, numbers: list[int], order: int) -> int:
+        """Where a TRUNCATE to come drops what is parked: behind it nothing has to wait."""
+        emptied = [n for n in numbers if self._session.lane(n).plan.truncate is TruncatePolicy.REPLICATE]
+        if not self._barriers or not emptied:
+            return LAST_ORDINAL
+        found = self._session.one(self._parked.sql("next_truncate"), emptied, order)[0]
+        return LAST_ORDINAL if found is None else int(found)

@@ -175,11 +175,11 @@ class Apply:
             for check in lane.orphaned:
                 self._refuse(check.table, check.parent, run(check.sql, lane.relation.id, _WRITTEN).fetchone(), "has no row")
             for check in lane.bereaved:
-                found = run(check.sql, *((lane.relation.id, _REMOVED) if check.by_key else ())).fetchone()
+                found = run(check.sql or check.whole, *((lane.relation.id, _REMOVED) if check.sql else ())).fetchone()
                 self._refuse(check.table, check.parent, found, "still refers to a row removed from")
         for lane in self._truncated:
             for check in lane.bereaved:
-                found = run(lane.bereaved_anyhow(check)).fetchone()
+                found = run(check.whole).fetchone()
                 self._refuse(check.table, check.parent, found, "still refers to a row removed from")
 
     def _refuse(self, child: str, parent: str, found: tuple[object, ...] | None, how: str) -> None:

@@ -17,6 +17,7 @@ from replicator.model import TablePlan, TableShape, UniqueShape
 from replicator.sqlfiles import literal, quote, render, statement, text
 
 _FRAGMENTS = "triggers/sqlite/fragments.sql"
+_FILES = {"ai": "capture_insert", "au": "capture_update", "ak": "capture_key_update", "ad": "capture_delete"}
 _CONSTANT = re.compile(r"[+-]?\s*(\d[\w.+-]*|\.\d[\w+-]*|x?'(?:[^']|'')*'|true|false|current_\w+)", re.IGNORECASE)
 
 
@@ -41,7 +42,7 @@ class Capture:
 
     def triggers(self) -> Mapping[str, str]:
         """Trigger name → CREATE TRIGGER statement."""
-        filled = {event: self._fill(event) for event in ("ai", "au", "ad")}
+        filled = {event: self._fill(event) for event in _FILES}
         if guarded := self.guarded():
             filled["bi"] = self._fill_victims("bi", guarded, self._differs_from_new)
             filled["bu"] = self._fill_victims("bu", guarded, lambda: self._differs("x", "old"))
@@ -75,13 +76,12 @@ class Capture:
         )
 
     def _fill(self, event: str) -> str:
-        files = {"ai": "capture_insert", "au": "capture_update", "ad": "capture_delete"}
         fragments = self._common() | {
             "new_key": self._key_of("new"),
             "old_key": self._key_of("old"),
             "key_moved": self._differs("old", "new"),
         }
-        return self._render(event, f"triggers/sqlite/{files[event]}.sql", fragments)
+        return self._render(event, f"triggers/sqlite/{_FILES[event]}.sql", fragments)
 
     def _fill_victims(self, event: str, guarded: tuple[UniqueShape, ...], other_row: Callable[[], str]) -> str:
         victims = [f"{self._same_unique(unique)} and ({other_row()})" for unique in guarded]

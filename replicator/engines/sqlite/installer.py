@@ -288,7 +288,7 @@ def _plan_capture(
     in_place = mine.keys() == wanted.keys() and all(mine[name].same_text(body) for name, body in wanted.items())
     if in_place and not newer and not new:
         return
-    always = [name for name in wanted if name.endswith(("_ai", "_au", "_ad"))]
+    always = [name for name in wanted if name.endswith(("_ai", "_au", "_ak", "_ad"))]
     read_all = new or any(name not in mine for name in always)
     yield planned.capture_table(capture, plan, new=new, retired=retired, stale=sorted(mine), read_all=read_all)
 

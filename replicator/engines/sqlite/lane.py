@@ -20,12 +20,16 @@ _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 @dataclass(frozen=True)
 class ForeignKeyCheck:
-    """One foreign key as statements: ``orphaned`` for the referring side, ``bereaved`` for the referred-to."""
+    """One foreign key as a statement that finds a broken reference around the rows of a span.
+
+    ``whole`` looks at all rows that refer: for removed rows that are not listed (TRUNCATE), and where ``sql`` is empty
+    because the reference is not to the key.
+    """
 
     table: str
     parent: str
     sql: str
-    by_key: bool = True
+    whole: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,7 @@ class Lane:
 
     @cached_property
     def bereaved(self) -> tuple[ForeignKeyCheck, ...]:
-        """Parameters: relation, verdicts; none for those not ``by_key``."""
+        """Parameters: relation, verdicts; none for ``whole``."""
         return tuple(
             self._bereaved(child, key)
             for child in self.shapes.values()
@@ -261,25 +265,18 @@ class Lane:
             if self._parent_of(key) is self.shape
         )
 
-    def _bereaved(self, child: TableShape, key: ForeignKeyShape, *, by_key: bool = True) -> ForeignKeyCheck:
+    def _bereaved(self, child: TableShape, key: ForeignKeyShape) -> ForeignKeyCheck:
         pairs = list(zip(key.columns, key.parent_columns, strict=True))
         parent = " and ".join(f"p.{quote(column)} = c.{quote(own)}" for own, column in pairs)
+        anyhow = " and ".join(f"c.{quote(own)} is not null" for own, _ in pairs)
+        whole = self._render("bereaved_anyhow", {"refers": anyhow, "parent": parent}, child=child.name.name)
         places = {name.lower(): f"n.k{place}" for place, name in enumerate(self._key_targets)}
         places |= {name.lower(): literal(value) for name, value in self.plan.constants}
-        by_key = by_key and all(column.lower() in places for _, column in pairs)
-        if by_key:
-            refers = " and ".join(f"c.{quote(own)} = {places[column.lower()]}" for own, column in pairs)
-        else:
-            refers = " and ".join(f"c.{quote(own)} is not null" for own, _ in pairs)
-        name = "bereaved" if by_key else "bereaved_anyhow"
-        sql = self._render(name, {"refers": refers, "parent": parent}, child=child.name.name)
-        return ForeignKeyCheck(child.name.name, self.shape.name.name, sql, by_key)
-
-    def bereaved_anyhow(self, check: ForeignKeyCheck) -> str:
-        """The check that looks at all rows that refer, for when the removed rows are not listed (TRUNCATE)."""
-        child = next(shape for shape in self.shapes.values() if shape.name.name == check.table)
-        keys = [key for key in child.foreign_keys if self._parent_of(key) is self.shape]
-        return self._bereaved(child, keys[0], by_key=False).sql
+        if any(column.lower() not in places for _, column in pairs):
+            return ForeignKeyCheck(child.name.name, self.shape.name.name, "", whole)
+        refers = " and ".join(f"c.{quote(own)} = {places[column.lower()]}" for own, column in pairs)
+        sql = self._render("bereaved", {"refers": refers, "parent": parent}, child=child.name.name)
+        return ForeignKeyCheck(child.name.name, self.shape.name.name, sql, whole)
 
     def _parent_of(self, key: ForeignKeyShape) -> TableShape | None:
         """The referred-to table, when it is there and the reference matches a key of it."""

@@ -24,7 +24,7 @@ def trigger_prefix(topology: str) -> str:
 
 
 def trigger_name(topology: str, table: str, event: str) -> str:
-    """The name of the trigger for ``event`` (``ai``, ``au``, ``ad``, ``bi``, ``bu``): readable, unique by its hash."""
+    """The name of the trigger for ``event`` (``ai``, ``au`` …): readable, unique by its hash."""
     return f"{trigger_prefix(topology)}{_readable(table)}_{_digest(topology, table)[:8]}_{event}"
 
 
