@@ -7,6 +7,8 @@ refuses is parked alone, and everything else of the batch is applied (invariant 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from replicator.decide import decide
 from replicator.errors import RejectedError
 from replicator.model import Outcome, Span
@@ -23,32 +25,59 @@ def run_once(source: Source, target: Target, limit: int) -> Outcome | None:
             return None
         with target.transaction():
             target.stage_batch(batch)
-            for span in target.spans():
-                apply_span(target, span)
+            apply_spans(target)
             outcome = target.record_batch(batch)
     source.acknowledge_batch(outcome.upto)
     return outcome
 
 
-def apply_span(target: Target, span: Span) -> None:
+def apply_spans(target: Target) -> None:
+    """Apply the staged batch whole; else without the rows refused at once; else, when constraints fail, span by span.
+
+    Constraints that can wait are checked at the end, as they were at the source: pieces of a batch need not satisfy
+    them, so checking pieces would park rows that are right (a child ahead of its parent, two that swap a unique value).
+    """
+    spans = target.spans()
+    if len(spans) == 1 and try_span(target, spans[0]) is None:
+        return
+    if target.checks_whole and spans and try_whole(target, spans) is None:
+        return
+    for span in target.spans():
+        apply_span(target, span)
+
+
+def try_whole(target: Target, spans: Sequence[Span]) -> RejectedError | None:
+    """Apply all spans under a savepoint and check constraints last; why they fail, and nothing is applied then."""
+    try:
+        with target.savepoint():
+            for span in spans:
+                apply_span(target, span, check=False)
+            target.check_constraints()
+    except RejectedError as error:
+        return error
+    return None
+
+
+def apply_span(target: Target, span: Span, *, check: bool = True) -> None:
     """Apply a span as one set; when the database refuses it, apply its halves, down to the one change to park."""
-    refused = try_span(target, span)
+    refused = try_span(target, span, check=check)
     if refused is None:
         return
     if span.single:
         target.park(span, refused)
         return
     for half in target.halve(span):
-        apply_span(target, half)
+        apply_span(target, half, check=check)
 
 
-def try_span(target: Target, span: Span) -> RejectedError | None:
+def try_span(target: Target, span: Span, *, check: bool = True) -> RejectedError | None:
     """Apply a span under a savepoint; what the database said when it refused, and nothing is applied then."""
     try:
         with target.savepoint():
             target.apply_clean(span)
             target.apply_decisions(decide(target.find_conflicts(span)))
-            target.check_constraints()
+            if check:
+                target.check_constraints()
     except RejectedError as error:
         return error
     return None

@@ -136,7 +136,12 @@ class Target(Protocol):
 
     Order of calls: ``read_position``, then inside one ``transaction``: ``stage_batch``, per span (``savepoint``:
     ``apply_clean``, ``find_conflicts``, ``apply_decisions``, ``check_constraints``), ``record_batch``.
+
+    ``checks_whole``: ``check_constraints`` speaks for all of the transaction so far, not only for the span applied last,
+    so it may be called once behind all spans.
     """
+
+    checks_whole: bool
 
     def take_lease(self) -> None:
         """Become the only replicator of this link; repeat to renew. Raises LeaseError when another holds it."""

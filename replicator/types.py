@@ -222,8 +222,10 @@ def staging_type(source_type: str, target_type: str) -> str:
 
 
 def widest(target_type: str) -> str:
-    """The staging type for values of an engine without types of its own; empty when the target type refuses what does not
-    fit by itself."""
+    """The staging type for values of an engine without types of its own.
+
+    Empty when the target type by itself refuses what does not fit.
+    """
     target = _take_apart(target_type)
     wide = "text" if target.family == "text" else target.base
     found = "" if target.array else staging_type(wide, target_type)

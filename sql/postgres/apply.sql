@@ -38,10 +38,9 @@ copy pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) fro
 copy pg_temp."__rows__" (ord, op, changed_at, /*: columns */ v0 /*:*/) from stdin;
 
 -- name: stage_extent
--- One pass over the text lane, per relation: first and last ordinal, count, newest change, whether a row may stand in it
--- twice (none is inserted, or deleted, twice running), and whether a barrier cuts it.
-select relation, min(ord), max(ord), count(*), max(changed_at), not (bool_and(op = 'i') or bool_and(op = 'd')),
-       bool_or(op in ('k', 't'))
+-- One pass over the text lane, per relation: first and last ordinal, count, newest change, and whether it holds nothing
+-- but inserts, nothing but deletes, a barrier.
+select relation, min(ord), max(ord), count(*), max(changed_at), bool_and(op = 'i'), bool_and(op = 'd'), bool_or(op in ('k', 't'))
   from pg_temp.replicator_stage
  group by relation;
 
@@ -87,6 +86,9 @@ select relation, changed_at from pg_temp.replicator_stage where ord between $1 a
 
 -- name: empty_change
 truncate pg_temp."__change__";
+
+-- name: forget_change
+delete from pg_temp."__change__";
 
 -- name: load_images
 -- Text lane with before images → change.
@@ -146,6 +148,35 @@ delete from pg_temp."__change__" as c
  using (select /*: key */ k0 /*:*/, max(ord) as last from pg_temp."__change__" group by /*: key_again */ k0 /*:*/) as d
  where /*: same_key */ c.k0 = d.k0 /*:*/ and c.ord < d.last;
 
+-- name: net_images
+-- The same where every change has both images: they form a chain from state to state, and its ends do not depend on the
+-- order the changes were captured in. The state that is left once more than it is reached is what the first change found;
+-- the one reached once more than it is left is what the last made of it. A chain that is closed ends where it began.
+with states as (
+    select c.ord, c.first, c.last, e.side, e.state
+      from (select *, count(*) over same_key as times, min(ord) over same_key as first, max(ord) over same_key as last
+              from pg_temp."__change__" window same_key as (partition by /*: key */ k0 /*:*/)) as c,
+           lateral (values (1, case when c.existed then row(/*: before */ c.b0 /*:*/)::text end),
+                           (-1, case when c.present then row(/*: after */ c.a0 /*:*/)::text end)) as e (side, state)
+     where c.times > 1
+), ends as (
+    select first, last, sum(side) as balance,
+           min(ord) filter (where side = 1) as leaves, max(ord) filter (where side = -1) as reaches
+      from states group by first, last, state
+), chains as materialized (
+    select coalesce(min(leaves) filter (where balance > 0), first) as first,
+           coalesce(max(reaches) filter (where balance < 0), last) as last
+      from ends group by first, last
+), kept as (
+    update pg_temp."__change__" as c
+       set existed = f.existed, /*: set_before */ b0 = f.b0 /*:*/
+      from chains as h join pg_temp."__change__" as f on f.ord = h.first
+     where c.ord = h.last)
+delete from pg_temp."__change__" as c
+ using (select distinct s.ord from states as s
+         where not exists (select from chains as h where h.last = s.ord)) as passed
+ where c.ord = passed.ord;
+
 -- name: net_nothing
 -- Came and went inside the batch.
 delete from pg_temp."__change__" where not existed and not present;
@@ -176,8 +207,19 @@ select /*: values */ c.a0 /*:*/
  where c.present and not c.existed
     on conflict (/*: arbiter */ v0 /*:*/) do nothing;
 
+-- name: insert_fresh
+-- As insert_clean, for the hope that no row is there yet: quicker, and refused as a whole when one is.
+insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system value
+select /*: values */ c.a0 /*:*/ from pg_temp."__change__" as c where c.present and not c.existed;
+
+-- name: insert_staged
+-- The same straight from the stage, for a relation the batch only inserts into. Parameter: relation.
+insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system value
+select /*: staged */ (s.a).v0 /*:*/
+  from (select after::pg_temp."__image__" as a from pg_temp.replicator_stage where relation = $1 offset 0) as s;
+
 -- name: find_conflicts
--- What is neither applied nor already there.
+-- What is neither applied nor already there. (A key update is also there when the row stands under its new key alone.)
 select c.ord, c.existed, c.present, c.changed_at, row(/*: key */ c.k0 /*:*/)::text,
        /*: t_present */ t.v0 is not null /*:*/,
        case when /*: has_before */ c.existed /*:*/ then json_object(/*: names */ '{v0}'::text[] /*:*/, array[/*: before */ c.b0::text /*:*/]::text[]) end,
@@ -187,7 +229,8 @@ select c.ord, c.existed, c.present, c.changed_at, row(/*: key */ c.k0 /*:*/)::te
   left join "__schema__"."__table__" as t on /*: same_row */ true /*:*/
  where case when c.present
             then not (/*: t_present */ t.v0 is not null /*:*/)
-                 or not record_image_eq(row(/*: t_values */ t.v0 /*:*/), row(/*: c_after */ c.a0 /*:*/))
+                 and not (/*: arrived */ false /*:*/)
+                 or /*: t_present */ t.v0 is not null /*:*/ and not record_image_eq(row(/*: t_values */ t.v0 /*:*/), row(/*: c_after */ c.a0 /*:*/))
             else /*: t_present */ t.v0 is not null /*:*/ end;
 
 -- name: add_conflicts
@@ -231,13 +274,22 @@ select $1, $2, row(/*: key */ c.k0 /*:*/)::text, case when c.present then case w
   from pg_temp."__change__" as c
   join pg_temp.replicator_decision as d on d.relation = $6 and d.ord = c.ord and d.verdict = 'park';
 
--- name: record_ledger
--- What the site now believes these rows to be.
-insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted)
-select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at,
-       hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present
+-- name: record_ledger_new
+-- What the site now believes these rows to be; rows the ledger does not know yet.
+insert into replicator.ledger (feed, key, changed_at, checksum, deleted)
+select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at, hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present
   from pg_temp."__change__" as c
- where not exists (select from pg_temp.replicator_decision as d
+ where c.base is null
+   and not exists (select from pg_temp.replicator_decision as d
+                    where d.relation = $2 and d.ord = c.ord and d.verdict <> 'apply');
+
+-- name: record_ledger_known
+-- The same for rows it knows; ON CONFLICT probes the key's index, whatever the statistics say.
+insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted)
+select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at, hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present
+  from pg_temp."__change__" as c
+ where c.base is not null
+   and not exists (select from pg_temp.replicator_decision as d
                     where d.relation = $2 and d.ord = c.ord and d.verdict <> 'apply')
     on conflict (feed, key) do update
    set version = l.version + 1, changed_at = excluded.changed_at, checksum = excluded.checksum, deleted = excluded.deleted;

@@ -31,5 +31,10 @@ case when /*: unfit */ true /*:*/ then /*: words */ '' /*:*/ || /*: value */ a0 
 -- Exact, bit by bit: "=" calls 0.0 and -0.0 equal, and some types have no "=".
 record_image_eq(row(/*: current */ v0 /*:*/), row(/*: base */ b0 /*:*/))
 
+-- name: arrived
+-- A row with a change's new key holds its values.
+exists (select from "__schema__"."__table__" as t
+         where /*: same_row */ true /*:*/ and record_image_eq(row(/*: current */ t.v0 /*:*/), row(/*: after */ c.a0 /*:*/)))
+
 -- name: same_checksum
 hashtextextended(row(/*: current */ v0 /*:*/)::text, 0) = c.base

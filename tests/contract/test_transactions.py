@@ -170,7 +170,9 @@ def test_invariant_4_every_batch_ends_at_a_transactions_end(account: Pair) -> No
 
 
 def test_invariant_4_a_transaction_larger_than_the_limit_comes_whole(account: Pair) -> None:
-    account.site.commit(*(f"insert into account values ({n}, 1)" for n in range(100, 400)), "delete from account where id = 5")
+    account.site.commit(
+        *(f"insert into account values ({n}, 1)" for n in range(100, 400)), "delete from account where id = 5"
+    )
     with account.ends() as ends:
         outcome = run_once(ends.source, ends.target, 7)
     assert outcome is not None

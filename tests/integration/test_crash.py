@@ -73,8 +73,11 @@ def crasher(pair: Pair) -> Iterator[Crasher]:
 
 
 class Work:
-    """What the site writes, and what the centre's log must then hold. Every row has one change at most after the start,
-    so that no two changes can become one on their way: each must be in the log exactly once."""
+    """What the site writes, and what the centre's log must then hold.
+
+    Every row has one change at most after the start, so that no two changes can become one on their way: each must be in
+    the log exactly once.
+    """
 
     ROUNDS = 200
 
@@ -196,7 +199,9 @@ class _Killing:
         return getattr(self._inner, name)
 
 
-def test_invariant_3_postgres_killed_at_any_moment_while_the_site_writes(own_server: EmbeddedServer, tmp_path: Path) -> None:
+def test_invariant_3_postgres_killed_at_any_moment_while_the_site_writes(
+    own_server: EmbeddedServer, tmp_path: Path
+) -> None:
     """Source and target on one server, killed while a writer and the drain work; only committed changes count."""
     site = PostgresPlace(own_server.create_database("site"))
     pair = Pair(tmp_path, {"factory_a": site}, PostgresPlace(own_server.create_database("centre")))

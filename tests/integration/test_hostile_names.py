@@ -11,9 +11,9 @@ from replicator.model import Engine
 from tests.fixtures.pairs import MakePair, Pair, exact
 
 NAMES = [
-    'say "hi"', "it's", "two words", " leading and trailing ", "select", "table", "user", "MixedCase", "UPPER", "$1", "$$", ":name",
-    "?", "100%", "%s %(a)s", "back\\slash", "semi;colon", "--comment", "/* block */", "täble", "表", "🧪", "a.b", "[brackets]",
-    "{brace}", "new", "old", "t", "c", "k0", "v0", "b0", "ord", "op", "x" * 63, "é" * 31, "__table__", "/*: name */",
+    'say "hi"', "it's", "two words", " leading and trailing ", "select", "table", "user", "MixedCase", "UPPER", "$1", "$$",
+    ":name", "?", "100%", "%s %(a)s", "back\\slash", "semi;colon", "--comment", "/* block */", "täble", "表", "🧪", "a.b",
+    "[brackets]", "{brace}", "new", "old", "t", "c", "k0", "v0", "b0", "ord", "op", "x" * 63, "é" * 31, "__table__", "/*: name */",
     "replicator", "tab\there", "line\nbreak", "1st", "", "rowid", "null", "`tick`", "a,b", "(paren)",
 ]  # fmt: skip
 """Used for tables and columns. The empty name is dropped on PostgreSQL, which has none."""
@@ -25,6 +25,11 @@ SITES = ["Fabrik Süd", "it's", 'a "quoted" site', "100% $1", "select", "工場"
 def quoted(name: str) -> str:
     """A quoted identifier, the same in both engines."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def unique(table: str) -> str:
+    """The name of a table's unique column: nearly the table's own."""
+    return quoted(table + "_" if len(table) < 60 else "u")
 
 
 def names_for(pair: Pair) -> list[str]:
@@ -57,7 +62,10 @@ def test_hostile_columns_and_key_columns(pair: Pair) -> None:
     pair.sync()
     settled(pair, pair.name, "ta%ble")
     pair.site.run(
-        *(f"update {quoted('ta%ble')} set {quoted(name)} = 'new' where {quoted(key[0])} like 'value 1 %'" for name in names[4:9]),
+        *(
+            f"update {quoted('ta%ble')} set {quoted(name)} = 'new' where {quoted(key[0])} like 'value 1 %'"
+            for name in names[4:9]
+        ),
         f"update {quoted('ta%ble')} set {quoted(key[1])} = 'moved' where {quoted(key[0])} like 'value 2 %'",
         f"delete from {quoted('ta%ble')} where {quoted(key[0])} like 'value 3 %'",
     )
@@ -77,7 +85,7 @@ def test_hostile_tables_keyed_by_hostile_sites(make_pair: MakePair, pair: Pair) 
         site.commit(
             "create table parent (id integer primary key, name text)",
             *(
-                f"create table {quoted(name)} (id integer primary key, {quoted(name + '_' if len(name) < 60 else 'u')} text unique,"
+                f"create table {quoted(name)} (id integer primary key, {unique(name)} text unique,"
                 " up integer references parent (id))"
                 for name in names
             ),
@@ -100,8 +108,7 @@ def test_hostile_tables_keyed_by_hostile_sites(make_pair: MakePair, pair: Pair) 
         pair.sync(name)
         where = "where site = '" + name.replace("'", "''") + "'"
         for table in names:
-            unique = quoted(table + "_" if len(table) < 60 else "u")
-            settled(pair, name, table, f"id, {unique}, up", where)
+            settled(pair, name, table, f"id, {unique(table)}, up", where)
         assert pair.parked(name) == []
         for report in pair.app.audit(name, pair.app.plans(name), Limits()):
             assert report.verdict is AuditVerdict.EQUAL, (report.source, report.reason)
@@ -151,7 +158,9 @@ def test_names_that_differ_only_in_case_stay_apart_on_postgres(make_pair: MakePa
     assert pair.centre.rows("select * from item") == [(1, "a", "B", "c")]
 
 
-@pytest.mark.parametrize("engines", [("postgres", "postgres"), ("sqlite", "postgres"), ("sqlite", "sqlite")], ids="-".join)
+@pytest.mark.parametrize(
+    "engines", [("postgres", "postgres"), ("sqlite", "postgres"), ("sqlite", "sqlite")], ids="-".join
+)
 def test_five_hundred_tables(make_pair: MakePair, engines: tuple[str, str]) -> None:
     many = 500
     pair = make_pair(*engines)

@@ -188,7 +188,9 @@ def _live_through(chance: random.Random, folder: Path, statements: int) -> None:
             if comparable:
                 other = _run(twin, text)
                 # SQLite's own counting of foreign keys goes wrong under REPLACE where a table has no delete trigger.
-                comparable = not _order_matters(text, one + other) and (one == other or "FOREIGN KEY" not in one + other)
+                comparable = not _order_matters(text, one + other) and (
+                    one == other or "FOREIGN KEY" not in one + other
+                )
                 assert not comparable or one == other, f"captured: {one}, not captured: {other}"
             if not connection.in_transaction and chance.random() < 0.3:
                 replica.catch_up(limit=chance.choice((1, 3, 10_000)))
@@ -212,8 +214,8 @@ def _live_through(chance: random.Random, folder: Path, statements: int) -> None:
 
 
 def _troubles(centre: sqlite3.Connection) -> str:
-    parked = centre.execute("select relation, op, \"key\", after, cause from replicator_parked").fetchall()
-    conflicts = "select relation, kind, \"key\", before, after, current from replicator_conflict"
+    parked = centre.execute('select relation, op, "key", after, cause from replicator_parked').fetchall()
+    conflicts = 'select relation, kind, "key", before, after, current from replicator_conflict'
     return "\n".join(map(repr, parked + centre.execute(conflicts).fetchall()))
 
 

@@ -121,7 +121,9 @@ def test_updates_deletes_and_key_updates_meet_the_row_they_expect(make_fed: Call
     fed.apply(("i", None, ONE), ("i", None, TWO))
     changed = (*ONE[:1], "new", *ONE[2:])
     moved = ("7", *changed[1:])
-    outcome = fed.apply(("u", ONE, changed), ("k", changed, moved), ("d", TWO, None), ("i", None, TWO), ("d", TWO, None))
+    outcome = fed.apply(
+        ("u", ONE, changed), ("k", changed, moved), ("d", TWO, None), ("i", None, TWO), ("d", TWO, None)
+    )
     assert (outcome.changes, outcome.conflicts, outcome.parked) == (5, 0, 0)
     assert [row[:2] for row in fed.rows()] == [(7, "new")]
     swap = [("8", *moved[1:]), ("9", *moved[1:])]

@@ -80,7 +80,9 @@ def test_triggers_work_under_trusted_schema_off_and_in_the_shell(sqlite_file: Ca
     connection.execute("pragma trusted_schema = off")
     connection.execute("insert or replace into part values (4, 'a', 1, 'off')")
     if shell := shutil.which("sqlite3"):
-        script = "pragma trusted_schema=off; replace into part values (5, 'b', 1, 'shell'); delete from part where id = 3;"
+        script = (
+            "pragma trusted_schema=off; replace into part values (5, 'b', 1, 'shell'); delete from part where id = 3;"
+        )
         subprocess.run([shell, str(path), script], check=True)
     replica = Replica(SqliteSource(path, LINK, plans), plans)
     replica.catch_up()
@@ -104,7 +106,9 @@ def test_changed_at_is_the_wall_clock_and_never_goes_back(sqlite_file: Callable[
     capture(path, plans_of(path))
     connection.executemany("insert into part (qty) values (?)", [(n,) for n in range(1000)])
     now = connection.execute("select cast((julianday('now') - 2440587.5) * 86400000000.0 as integer)").fetchone()[0]
-    stamps = [stamp for (stamp,) in connection.execute("select changed_at from replicator_outbox where seq > 1 order by seq")]
+    stamps = [
+        stamp for (stamp,) in connection.execute("select changed_at from replicator_outbox where seq > 1 order by seq")
+    ]
     assert len(stamps) == 1000
     assert all(one < two for one, two in itertools.pairwise(stamps))
     assert abs(stamps[-1] - now) < 5_000_000
@@ -190,7 +194,9 @@ def test_planning_for_a_centre_that_does_not_exist_makes_no_file(sqlite_file: Ca
 def test_five_hundred_tables(sqlite_file: Callable[[str], Path]) -> None:
     path = sqlite_file("site")
     names = [f"table_{number:03} with a rather long name that is cut" for number in range(500)]
-    script = "begin;" + "".join(f'create table "{n}" (id integer primary key, v text unique);' for n in names) + "commit;"
+    script = (
+        "begin;" + "".join(f'create table "{n}" (id integer primary key, v text unique);' for n in names) + "commit;"
+    )
     connection = create(path, script)
     plans = plans_of(path)
     capture(path, plans)

@@ -164,7 +164,9 @@ def test_no_third_row_is_replaced(make_pair: MakePair) -> None:
 
 @pytest.mark.parametrize("policy", [PolicyName.SOURCE_WINS, PolicyName.CENTRE_WINS])
 def test_conflicts_are_found_decided_and_recorded(policy: PolicyName, make_pair: MakePair) -> None:
-    pair = make_pair(PART + ROWS + "insert into part values (4, 'd', 4, 'g');", change=lambda p: replace(p, policy=policy))
+    pair = make_pair(
+        PART + ROWS + "insert into part values (4, 'd', 4, 'g');", change=lambda p: replace(p, policy=policy)
+    )
     pair.sync()
     pair.centre.executescript(
         "update part set note = 'centre' where id = 1; delete from part where id = 2;"
@@ -177,7 +179,7 @@ def test_conflicts_are_found_decided_and_recorded(policy: PolicyName, make_pair:
     outcome = pair.sync()
     assert outcome is not None
     assert outcome.conflicts == 4
-    kinds = pair.centre.execute("select kind, after, current from replicator_conflict order by \"key\"").fetchall()
+    kinds = pair.centre.execute('select kind, after, current from replicator_conflict order by "key"').fetchall()
     assert [kind for kind, _, _ in kinds] == ["update_differs", "update_missing", "delete_differs", "insert_exists"]
     assert json.loads(kinds[0][1]) == {"id": "1", "serial": "a", "qty": "1", "note": "site"}
     assert json.loads(kinds[0][2])["note"] == "centre"
@@ -226,7 +228,8 @@ def test_two_sites_share_a_table_by_constants(sqlite_file: Callable[[str], Path]
     paths = {name: sqlite_file(name) for name in ("factory_a", "factory_b")}
     centre_path = sqlite_file("centre")
     centre = create(
-        centre_path, "create table part (site text, id integer, serial text, qty integer, note text, primary key (site, id));"
+        centre_path,
+        "create table part (site text, id integer, serial text, qty integer, note text, primary key (site, id));",
     )
     installer = SqliteInstaller(centre_path)
     shape = next(iter(installer.read_catalogue().tables.values()))
@@ -248,7 +251,10 @@ def test_two_sites_share_a_table_by_constants(sqlite_file: Callable[[str], Path]
     assert centre.execute("select site, id, qty from part order by 1, 2").fetchall() == [
         ("factory_a", 1, 0), ("factory_a", 2, 2), ("factory_b", 1, 0), ("factory_b", 2, 2),
     ]  # fmt: skip
-    assert {record.link.site: record.changes for record in installer.list_links(TOPOLOGY)} == {"factory_a": 5, "factory_b": 5}
+    assert {record.link.site: record.changes for record in installer.list_links(TOPOLOGY)} == {
+        "factory_a": 5,
+        "factory_b": 5,
+    }
     installer.close()
     centre.close()
 

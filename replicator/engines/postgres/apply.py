@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
@@ -17,7 +18,12 @@ from replicator.model import Conflict, ConflictKind, Decision, Span, TablePlan, 
 _CHUNK = 1000
 """Conflicts held in Python at once: bounds memory when every row conflicts."""
 
+_FEW = 1000
 _ONE_BY_ONE = "key updates that build on each other are applied one by one"
+
+
+class _NotFreshError(Exception):
+    """A row that was to be inserted straight was there, or left out by a trigger: the careful way has to find which."""
 
 
 class Apply:
@@ -31,6 +37,7 @@ class Apply:
         self._move = False
         self._left = False
         self._dirty: set[int] = set()
+        self._passed: dict[int, int] = {}
         self.applied: dict[Lane, int] = {}
         self.net = 0
         self.conflicts = 0
@@ -53,12 +60,40 @@ class Apply:
         if self._truncate(span):
             return
         self._move = self._stage.moves(span)
-        self._load(span)
-        applied = sum(self._session.run(step).rowcount for step in self._steps())
+        straight = self._straight(span)
+        self._load(span, self._stage.relations_of(span) - straight.keys(), self._stage.row_lanes)
+        applied = self._apply_fresh(straight)
+        if applied is None:
+            self._load(span, set(straight), set())
+            applied = sum(self._session.run(step, *values).rowcount for step, values in self._steps("insert_clean", {}))
         self._left = applied != sum(count for _, count in self._loaded)
         if self._left and self._move and not span.single:
             raise RejectedError(_ONE_BY_ONE, sqlstate="23000")
         self.net += applied
+
+    def _straight(self, span: Span) -> Mapping[int, int]:
+        """Relations whose rows go from the stage into the table as they are, with the number of rows."""
+        inserts = self._stage.inserts_of(span)
+        return {number: rows for number, rows in inserts.items() if self._session.lane(number).inserts_straight}
+
+    def _apply_fresh(self, straight: Mapping[int, int]) -> int | None:
+        """Apply in the hope that no inserted row is there yet: quicker, and undone as a whole when one is.
+
+        The number of loaded changes applied; None when nothing was.
+        """
+        applied = 0
+        try:
+            with self._session.connection.transaction():
+                for step, values in self._steps("insert_fresh", straight):
+                    applied += self._session.run(step, *values).rowcount
+                if straight and applied != sum(straight.values()) + sum(count for _, count in self._loaded):
+                    raise _NotFreshError
+        except (psycopg.errors.UniqueViolation, _NotFreshError):
+            return None
+        for number, count in straight.items():
+            self.applied[self._session.lane(number)] = count
+            self.net += count
+        return applied - sum(straight.values())
 
     def _truncate(self, span: Span) -> bool:
         truncated = set(self._stage.truncates_of(span))
@@ -76,13 +111,12 @@ class Apply:
                 self._session.run(target_sql("truncate_parked"), self._session.link_id, lane.place)
         return bool(truncated)
 
-    def _load(self, span: Span) -> None:
-        """Fill and net the change tables of the span, parents first."""
-        text = self._stage.relations_of(span)
-        for number in self._session.in_order(text | self._stage.row_lanes):
+    def _load(self, span: Span, text: set[int], typed: set[int]) -> None:
+        """Fill and net the change tables of these relations, parents first."""
+        for number in self._session.in_order(text | typed):
             lane = self._session.lane(number)
             if number in self._dirty:
-                self._session.run(lane.empty_change())
+                self._empty(lane, number)
             self._dirty.add(number)
             self._load_lane(lane, number, span, text=number in text)
             if self._stage.may_repeat(number) and self._session.one(lane.has_repeats)[0]:
@@ -92,10 +126,18 @@ class Apply:
                     self._session.run(step)
             self._session.run(lane.simple("net_nothing"))
             count = self._session.one(lane.simple("count_change"))[0]
+            self._passed[number] = self._passed.get(number, 0) + count
             if count:
                 self._check_fit(lane)
                 self._loaded.append((lane, count))
                 self.applied[lane] = self.applied.get(lane, 0) + count
+
+    def _empty(self, lane: Lane, number: int) -> None:
+        """Few rows are deleted, which is quicker; TRUNCATE makes new files each time, but leaves nothing to step over."""
+        few = self._passed.get(number, _FEW) < _FEW
+        self._session.run(lane.simple("forget_change" if few else "empty_change"))
+        if not few:
+            self._passed[number] = 0
 
     def _load_lane(self, lane: Lane, number: int, span: Span, *, text: bool) -> None:
         feed, known = self._session.read_feed(lane.place) if lane.plan.ledgered else (0, False)
@@ -118,22 +160,28 @@ class Apply:
                 hint="widen the target column, or exclude it in the topology",
             )
 
-    def _steps(self) -> Iterator[str]:
+    def _steps(self, insert: str, straight: Mapping[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Upserts parents first, deletes children first.
 
         Deletes go ahead of the upserts for tables with other unique keys (a value freed may be taken again in the same
         batch), else behind them (a child that moves to another parent is not cascaded away with the old one).
         """
-        lanes = [lane for lane, _ in self._loaded]
+        relations = {self._session.lane(number): number for number in straight}
+        lanes = sorted([*(lane for lane, _ in self._loaded), *relations], key=self._session.rank)
         early = [lane for lane in reversed(lanes) if _deletes_early(lane.plan)]
-        for lane in early:
-            yield lane.apply("delete_clean")
+        loaded = [lane for lane in lanes if lane not in relations]
+        for lane in reversed(loaded):
+            if lane in early:
+                yield lane.apply("delete_clean"), ()
         for lane in lanes:
-            yield lane.apply("update_clean", move=self._move)
-            yield lane.apply("insert_clean")
-        for lane in reversed(lanes):
+            if lane in relations:
+                yield lane.apply("insert_staged"), (relations[lane],)
+            else:
+                yield lane.apply("update_clean", move=self._move), ()
+                yield lane.apply(insert), ()
+        for lane in reversed(loaded):
             if lane not in early:
-                yield lane.apply("delete_clean")
+                yield lane.apply("delete_clean"), ()
 
     # --- conflicts ---
 
@@ -144,22 +192,23 @@ class Apply:
         for lane, _ in self._loaded:
             with psycopg.RawServerCursor(self._session.connection, "replicator_conflicts") as cursor:
                 cursor.itersize = _CHUNK
-                cursor.execute(lane.find_conflicts.encode())
+                cursor.execute(lane.find_conflicts(self._move).encode())
                 for row in cursor:
                     yield _conflict(lane, row)
 
     def decided(self, decisions: Iterable[Decision]) -> None:
         """Record the decisions and do what they say."""
         verdicts: set[Verdict] = set()
+        wanted: Counter[int] = Counter()
         stream = iter(decisions)
         while chunk := list(islice(stream, _CHUNK)):
             verdicts |= {decision.verdict for decision in chunk}
+            wanted.update(each.conflict.relation for each in chunk if each.verdict is Verdict.APPLY)
             self._parked.record_decisions(chunk)
             self.conflicts += len(chunk)
         for lane, _ in self._loaded:
-            if Verdict.APPLY in verdicts:
-                for name in ("delete_decided", "update_decided", "insert_decided"):
-                    self.net += self._session.run(lane.apply(name, move=self._move), lane.number).rowcount
+            if wanted[lane.number]:
+                self._impose(lane, wanted[lane.number])
             if Verdict.PARK in verdicts:
                 columns = [lane.relation.columns[place] for place in lane.live]
                 self.parked += self._session.run(
@@ -172,7 +221,21 @@ class Apply:
                     lane.number,
                 ).rowcount
             if lane.plan.ledgered:
-                self._session.run(lane.record_ledger, self._session.read_feed(lane.place)[0], lane.number)
+                feed, _ = self._session.read_feed(lane.place)
+                for step in lane.record_ledger:
+                    self._session.run(step, feed, lane.number)
+
+    def _impose(self, lane: Lane, wanted: int) -> None:
+        """Apply the changes that were decided for; each is to be found in the table then."""
+        steps = (lane.apply(name, move=self._move) for name in ("delete_decided", "update_decided", "insert_decided"))
+        imposed = sum(self._session.run(step, lane.number).rowcount for step in steps)
+        if imposed < wanted:
+            raise RejectedError(
+                f"table {lane.place}: {wanted - imposed} of {wanted} changes were left out without an error",
+                sqlstate="09000",
+                hint="look for a BEFORE trigger or a rule of the table that leaves rows out; or retry",
+            )
+        self.net += imposed
 
     def check_constraints(self) -> None:
         """Make deferred constraints speak now, while the span can still be halved."""

@@ -37,6 +37,7 @@ _REJECTED_CLASSES = ("09", "21", "22", "23", "27", "2F", "38", "39", "44", "P0")
 _REJECTED_CODES = frozenset({"54000"})  # an index row that is too large
 _SETUP_CLASSES = ("28", "3D", "3F", "42")
 _OURS = frozenset({"42601"})  # a syntax error is our fault, not the operator's
+_OF_VALUES = frozenset({"42601", "428C9"})  # a jsonpath, tsquery, ltree … that cannot be read; GENERATED ALWAYS
 
 _HINTS: Mapping[str, str] = {
     "25006": "the server is read only (a standby, or default_transaction_read_only): point the URL to the primary",
@@ -126,7 +127,7 @@ def translate(error: psycopg.Error, place: str) -> ReplicatorError:
     family = code[:2]
     if code in _RETRYABLE_CODES or family in _RETRYABLE_CLASSES:
         return RetryableError(message, hint=hint)
-    if family in _REJECTED_CLASSES or code in _REJECTED_CODES:
+    if family in _REJECTED_CLASSES or code in _REJECTED_CODES or _is_of_value(error, code):
         return RejectedError(message, sqlstate=code, detail=error.diag.message_detail or "", hint=hint)
     if family in _SETUP_CLASSES and code not in _OURS:
         return SetupError(message, hint=hint)
@@ -135,6 +136,12 @@ def translate(error: psycopg.Error, place: str) -> ReplicatorError:
     if not code and isinstance(error, psycopg.DataError):
         return RejectedError(message, sqlstate="22000", hint=hint)
     return BatchError(message, hint=hint)
+
+
+def _is_of_value(error: psycopg.Error, code: str) -> bool:
+    """Whether a value is to blame, not a statement: then the message points to no place in one, ours or a function's."""
+    diag = error.diag
+    return code in _OF_VALUES and diag.statement_position is None and diag.internal_query is None
 
 
 def _refusal(error: psycopg.Error) -> str:

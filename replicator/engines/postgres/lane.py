@@ -103,6 +103,16 @@ class Lane:
     @cached_property
     def net(self) -> Sequence[str]:
         """Statements that leave one net change per row."""
+        if not self.plan.ledgered:
+            return [
+                self._render(
+                    "net_images",
+                    key=self._keys(),
+                    before=self._list("c.b", self.live),
+                    after=self._list("c.a", self.live),
+                    set_before=", ".join(f"b{i} = f.b{i}" for i in self.live),
+                )
+            ]
         same = " and ".join(f"c.k{n} = d.k{n}" for n in range(len(self.key)))
         before = ", ".join(f"b{i} = f.b{i}" for i in self.live)
         return [
@@ -141,11 +151,11 @@ class Lane:
             columns=columns,
             arbiter=quoted(self.plan.target_key),
             values=", ".join([*constants, *(f"c.a{i}" for i in self.live)]),
+            staged=", ".join([*constants, *(f"(s.a).v{i}" for i in self.live)]),
         )
 
-    @cached_property
-    def find_conflicts(self) -> str:
-        """What is neither applied nor already there."""
+    def find_conflicts(self, move: bool) -> str:
+        """What is neither applied nor already there; ``move`` looks under the new key too."""
         targets = [self._plan_column(i).target for i in self.live]
         return self._render(
             "find_conflicts",
@@ -159,6 +169,22 @@ class Lane:
             t_values=self._target_values,
             c_after=self._fitted("c.a"),
             same_row=self._same_row("c.k"),
+            arrived=self._arrived if move else "false",
+        )
+
+    @property
+    def _arrived(self) -> str:
+        keys = [
+            _piece("equals", left=f"t.{quote(self._plan_column(i).target)}", right=f"c.a{i}") for i in self.key
+        ]
+        return render(
+            statement("sql/postgres/pieces.sql", "arrived"),
+            identifiers={"schema": self.plan.target.schema, "table": self.plan.target.name},
+            fragments={
+                "same_row": " and ".join(self._own_rows + keys),
+                "current": self._target_values,
+                "after": self._fitted("c.a"),
+            },
         )
 
     @cached_property
@@ -168,18 +194,20 @@ class Lane:
         return self._render("park_decided", key=self._change_key_text, before=before, after=after)
 
     @cached_property
-    def record_ledger(self) -> str:
-        """Writes what the site now believes. Parameters: feed, relation number."""
-        return self._render("record_ledger", key=self._change_key_text, after=self._fitted("c.a"))
+    def record_ledger(self) -> Sequence[str]:
+        """Statements that write what the site now believes. Parameters: feed, relation number."""
+        key, after = self._change_key_text, self._fitted("c.a")
+        return [self._render(name, key=key, after=after) for name in ("record_ledger_new", "record_ledger_known")]
+
+    @property
+    def inserts_straight(self) -> bool:
+        """Whether nothing about the values has to be looked at before they are inserted."""
+        return not self.plan.ledgered and not self.find_unfit
 
     @cached_property
     def truncate_site(self) -> str:
         """Removes this site's rows."""
         return self._render("truncate_site", own_rows=" and ".join(self._own_rows) or "true")
-
-    def empty_change(self) -> str:
-        """Empties the change table between two spans of one batch."""
-        return self._render("empty_change")
 
     def simple(self, name: str) -> str:
         """A statement that needs no column list."""

@@ -56,6 +56,12 @@ class ParkedChanges:
         values = parse_record(image)
         return encode_record([values[place] for place in lane.key])
 
+    @staticmethod
+    def sign_of(key: str) -> str:
+        """What every image of a row has in it: the first value of its key as record literals spell it."""
+        values = parse_record(key) if key else []
+        return encode_record(values[:1])[1:-1] if values else ""
+
     # --- in ---
 
     def tables(self) -> set[str]:
@@ -63,15 +69,19 @@ class ParkedChanges:
         self._session.read_link()
         return {row[0] for row in self._session.run(self.sql("parked_relations"), self._session.link_id, prepare=True)}
 
-    def hold(self, lane: Lane, number: int, *, typed: bool, behind: int = -1, ahead: int = LAST_ORDINAL) -> int:
+    def hold(
+        self, lane: Lane, number: int, *, typed: bool, behind: int = -1, ahead: int = LAST_ORDINAL, sign: str = ""
+    ) -> int:
         """Set aside staged changes, with ordinals above ``behind`` and below ``ahead``, of rows with parked ones; how many.
+
+        ``sign`` is a text that every change concerned has in its images; it saves taking all others apart.
 
         A key update that waits makes the changes under its new key wait, so it is asked until nothing more is held.
         """
         columns = list(lane.relation.columns)
         link = self._session.link_id
         held = 0
-        bounds = behind, ahead
+        bounds = behind, ahead, sign
         while more := self._session.run(lane.hold_stage, number, link, lane.place, columns, None, *bounds).rowcount:
             held += more
         if typed:

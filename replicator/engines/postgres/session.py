@@ -148,6 +148,10 @@ class Session:
         """Relation numbers, parents before children, older versions of a table before newer ones."""
         return sorted(numbers, key=lambda number: (self._order[self._lanes[number].plan.source.name], number))
 
+    def rank(self, lane: Lane) -> int:
+        """A lane's place in the order parents before children."""
+        return self._order[lane.plan.source.name]
+
     def plan_of(self, target: str) -> TablePlan | None:
         """The plan that feeds a target table, as the bookkeeping names it."""
         return next((plan for plan in self._plans.values() if str(plan.target) == target), None)

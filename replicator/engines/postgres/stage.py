@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
+from replicator.engines.postgres.connection import translate
 from replicator.engines.postgres.lane import Lane
 from replicator.engines.postgres.parked import LAST_ORDINAL, ParkedChanges, Staged
 from replicator.engines.postgres.session import Session, apply_sql
@@ -27,6 +28,7 @@ class Stage:
         self._session = session
         self._parked = parked
         self._repeats: dict[int, bool] = {}
+        self._inserts: dict[int, int] = {}
         self.row_lanes: set[int] = set()
         self.changes = 0
         self.parked = 0
@@ -73,7 +75,9 @@ class Stage:
                 with connection.transaction(), connection.cursor().copy(lane.copy_rows.encode()) as copy:
                     for row in block.rows:
                         copy.write_row(row)
-            except psycopg.DataError:
+            except psycopg.Error as error:
+                if not isinstance(translate(error, self._session.place), RejectedError):
+                    raise
                 careful.extend(block.rows)
         if careful:
             self._copy_carefully(lane, block.relation, careful)
@@ -96,11 +100,12 @@ class Stage:
 
     def _measure(self, relations: Mapping[int, Relation]) -> None:
         extents = []
-        self._repeats = {}
-        self._barriers = False
-        for number, *extent, repeats, barrier in self._session.run(apply_sql("stage_extent")).fetchall():
+        self._repeats, self._inserts, self._barriers = {}, {}, False
+        for number, *extent, inserts, deletes, barrier in self._session.run(apply_sql("stage_extent")).fetchall():
             self._session.lane(number, relations or None)
-            self._repeats[number] = repeats
+            self._repeats[number] = not (inserts or deletes)
+            if inserts:
+                self._inserts[number] = extent[2]
             self._barriers |= barrier
             extents.append(extent)
         for number in self.row_lanes:
@@ -114,7 +119,7 @@ class Stage:
 
     def _hold_behind_parked(self) -> None:
         waiting = self._parked.tables()
-        self.parked += sum(self.hold_behind(table, -1) for table in sorted(waiting))
+        self.parked += sum(self.hold_behind(table, "", -1) for table in sorted(waiting))
         if self.parked:
             self._measure({})
 
@@ -148,8 +153,13 @@ class Stage:
             return []
         return [row[0] for row in self._session.run(apply_sql("span_truncates"), span.low, span.high)]
 
+    def inserts_of(self, span: Span) -> Mapping[int, int]:
+        """Relations the batch does nothing but insert into, with their rows; none for a part of the batch."""
+        whole = (span.low, span.high) == self._extent[:2]
+        return self._inserts if whole and not self._barriers else {}
+
     def may_repeat(self, number: int) -> bool:
-        """Whether a row of the relation can stand in the batch twice."""
+        """Whether a row of the relation can stand in the batch twice: none is inserted, or deleted, twice running."""
         return number in self.row_lanes or self._repeats.get(number, False)
 
     def moves(self, span: Span) -> bool:
@@ -171,13 +181,16 @@ class Stage:
                 return lane, order, Staged(lane.place, op, when, lane.relation.columns, None, after)
         raise BatchError(f"link {self._session.link}: staged change {span.low} vanished")
 
-    def hold_behind(self, table: str, order: int) -> int:
-        """Set aside the later changes of this batch whose rows have parked changes; how many."""
+    def hold_behind(self, table: str, key: str, order: int) -> int:
+        """Set aside the later changes of this batch whose rows (``key``: this one) have parked changes; how many."""
         numbers = [n for n in self.text_lanes | self.row_lanes if self._session.lane(n).place == table]
+        if key and len(numbers) == 1:
+            numbers = [n for n in numbers if self.may_repeat(n) or self._barriers]
         ahead = self._next_truncate(numbers, order)
+        sign = "" if self._barriers else self._parked.sign_of(key)
         return sum(
             self._parked.hold(
-                self._session.lane(number), number, typed=number in self.row_lanes, behind=order, ahead=ahead
+                self._session.lane(number), number, typed=number in self.row_lanes, behind=order, ahead=ahead, sign=sign
             )
             for number in numbers
         )

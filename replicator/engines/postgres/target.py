@@ -38,6 +38,8 @@ class PostgresTarget:
         plans: the site's table plans, parents before children.
     """
 
+    checks_whole = True
+
     def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan]) -> None:
         self._session = Session(url, link, plans)
         self._begin()
@@ -146,8 +148,9 @@ class PostgresTarget:
                 self._apply.parked += 1
                 return
             lane, order, change = self._stage.change_in(span)
-            self._parked.add(change, self._parked.key_of(lane, change), error)
-            self._apply.parked += 1 + self._stage.hold_behind(lane.place, order)
+            key = self._parked.key_of(lane, change)
+            self._parked.add(change, key, error)
+            self._apply.parked += 1 + self._stage.hold_behind(lane.place, key, order)
 
     def record_batch(self, batch: Batch) -> Outcome:
         """See ports.Target."""

@@ -130,9 +130,7 @@ class Apply:
             if lane.relation.id not in found:
                 continue
             last = -1
-            while page := self._session.run(
-                lane.find_conflicts, lane.relation.id, last, _CONFLICTS, _PAGE
-            ).fetchall():
+            while page := self._session.run(lane.find_conflicts, lane.relation.id, last, _CONFLICTS, _PAGE).fetchall():
                 for row in page:
                     last = int(row[0])
                     yield _conflict(lane, row)
@@ -173,7 +171,9 @@ class Apply:
         run = self._session.run
         for lane in self._lanes:
             for check in lane.orphaned:
-                self._refuse(check.table, check.parent, run(check.sql, lane.relation.id, _WRITTEN).fetchone(), "has no row")
+                self._refuse(
+                    check.table, check.parent, run(check.sql, lane.relation.id, _WRITTEN).fetchone(), "has no row"
+                )
             for check in lane.bereaved:
                 found = run(check.sql or check.whole, *((lane.relation.id, _REMOVED) if check.sql else ())).fetchone()
                 self._refuse(check.table, check.parent, found, "still refers to a row removed from")

@@ -13,7 +13,7 @@ from replicator.sqlfiles import statement
 
 _CATALOGUE = "sql/sqlite/catalogue.sql"
 _WAL_VERSION = 2
-_OLDEST_APPLICATION = 3_008_000
+_OLDEST_APPLICATION = 3_008_002
 _HEADER_BYTES = 100
 
 
@@ -82,7 +82,9 @@ def _header(place: str, path: Path) -> Iterator[Finding]:
         "the application's SQLite",
         not old,
         f"last written by SQLite {version}" if number else "last written by an engine that leaves no version",
-        "let the application use SQLite 3.8 or later: older engines cannot parse the capture triggers" if old else "",
+        "let the application use SQLite 3.8.2 or later: older engines cannot parse our tables and triggers"
+        if old
+        else "",
     )
 
 

@@ -181,7 +181,9 @@ class Lane:
     @cached_property
     def updates(self) -> str:
         """Empty when the table has nothing but its key."""
-        sets = [f"{quote(name)} = n.a{place}" for place, name in enumerate(self.targets) if place not in self.key_places]
+        sets = [
+            f"{quote(name)} = n.a{place}" for place, name in enumerate(self.targets) if place not in self.key_places
+        ]
         return self._render("apply_updates", {"sets": ", ".join(sets), "same_row": self._same_row}) if sets else ""
 
     @cached_property

@@ -46,14 +46,24 @@ class ParkedChanges:
     # --- in -------------------------------------------------------------------------------------------------------
 
     def add(
-        self, lane: Lane, op: str, key: str, changed_at: int, before: Image | None, after: Image | None, cause: str, code: str
+        self,
+        lane: Lane,
+        op: str,
+        key: str,
+        changed_at: int,
+        before: Image | None,
+        after: Image | None,
+        cause: str,
+        code: str,
     ) -> None:
         """Park a change with its images."""
         images = [None if image is None else encode_image(image) for image in (before, after)]
         columns = json.dumps(list(lane.columns), ensure_ascii=False)
         self._insert(None, lane.place, key, op, ParkedState.PARKED, changed_at, columns, *images, code, cause, 1)
 
-    def add_staged(self, order: int, cause: str, code: str, state: ParkedState = ParkedState.PARKED) -> tuple[Lane, str]:
+    def add_staged(
+        self, order: int, cause: str, code: str, state: ParkedState = ParkedState.PARKED
+    ) -> tuple[Lane, str]:
         """Move a staged change to the parked ones; its lane and key."""
         (relation,) = (number for _, number in self._session.run(apply_sql("staged_ordinals"), order, order))
         lane = self._stage.lane(relation)
@@ -65,7 +75,9 @@ class ParkedChanges:
             raw_after = None if op == Op.DELETE else encode_image(values[width:])
         columns = json.dumps(list(lane.columns), ensure_ascii=False)
         attempts = 1 if state is ParkedState.PARKED else 0
-        self._insert(None, lane.place, key, op, state, changed_at, columns, raw_before, raw_after, code, cause, attempts)
+        self._insert(
+            None, lane.place, key, op, state, changed_at, columns, raw_before, raw_after, code, cause, attempts
+        )
         self._session.run(apply_sql("unstage"), order)
         return lane, str(key)
 
@@ -156,7 +168,8 @@ class ParkedChanges:
         unknown = sorted(set(values) - set(image))
         if unknown:
             raise SetupError(
-                f"parked change {parked_id} has no column {', '.join(unknown)}", hint=f"it has: {', '.join(taken.columns)}"
+                f"parked change {parked_id} has no column {', '.join(unknown)}",
+                hint=f"it has: {', '.join(taken.columns)}",
             )
         edited = image | {name: self._typed(taken.table, name, text) for name, text in values.items()}
         after = encode_image(edited.values())
@@ -187,7 +200,9 @@ class ParkedChanges:
     def list_conflicts(self, ids: Sequence[int], table: str, limit: int) -> list[RecordedConflict]:
         """The newest recorded decisions, oldest first."""
         self._session.read_link()
-        found = self._session.run(target_sql("list_conflicts"), self._session.link_id, json.dumps(list(ids)), table, limit)
+        found = self._session.run(
+            target_sql("list_conflicts"), self._session.link_id, json.dumps(list(ids)), table, limit
+        )
         return [_recorded_conflict(row) for row in found]
 
     def record_decision(self, decision: Decision) -> None:

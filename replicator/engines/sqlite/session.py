@@ -202,7 +202,9 @@ class Session:
         if found is None:
             plan = self._plans.get(relation.table)
             if plan is None:
-                raise BatchError(f"link {self.link}: no plan for table {relation.table}", hint="run: replicator install")
+                raise BatchError(
+                    f"link {self.link}: no plan for table {relation.table}", hint="run: replicator install"
+                )
             shape = self._shape(plan.target)
             found = Lane(relation, plan, shape, self._shapes)
             self._lanes[(relation.id, relation)] = found

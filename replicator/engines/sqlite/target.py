@@ -46,6 +46,8 @@ class SqliteTarget:
             are to send it on.
     """
 
+    checks_whole = False
+
     def __init__(
         self, path: str | Path, link: LinkName, plans: Sequence[TablePlan], *, erase_own_tail: bool = True
     ) -> None:
@@ -174,7 +176,9 @@ class SqliteTarget:
                 stage.newest_changed_at, self._session.link_id, batch.after, self._session.holder,
             )  # fmt: skip
             if moved.rowcount != 1:
-                raise StaleError(f"link {self._session.link}: another replicator has moved the position from {batch.after}")
+                raise StaleError(
+                    f"link {self._session.link}: another replicator has moved the position from {batch.after}"
+                )
             run(target_sql("record_clock"), stage.newest_changed_at)
         return Outcome(
             upto=batch.upto,
@@ -193,7 +197,9 @@ class SqliteTarget:
         with translated(self._place):
             return self._parked.list_changes(ids, table)
 
-    def list_conflicts(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100) -> Sequence[RecordedConflict]:
+    def list_conflicts(
+        self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100
+    ) -> Sequence[RecordedConflict]:
         """See ports.Target."""
         with translated(self._place):
             return self._parked.list_conflicts(ids, table, limit)

@@ -182,7 +182,7 @@ def checksum(*values: object) -> bytes:
     The form is marshal's version 2: fixed since Python 2.5 for these five classes, and three times faster than any made
     in Python.
     """
-    return hashlib.sha256(marshal.dumps(values, 2)).digest()[:16]
+    return hashlib.sha256(marshal.dumps(values, 2)).digest()[:16]  # type: ignore[arg-type]
 
 
 def checksum_call(values: Sequence[str]) -> str:

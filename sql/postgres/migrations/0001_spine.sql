@@ -120,7 +120,7 @@ create table replicator.conflict (
     position text,
     decided_at timestamptz not null default now()
 );
-create index conflict_row on replicator.conflict (relation, key);
+create index conflict_row on replicator.conflict (relation, hashtextextended(key, 0));
 
 -- Target side: changes set aside. The oldest of a row is ``parked``, later ones of the same row are ``waiting``.
 -- Images are record literals over ``columns`` (source column names), NULL when there is none.
@@ -141,7 +141,8 @@ create table replicator.parked (
     parked_at timestamptz not null default now(),
     attempts integer not null default 1
 );
-create index parked_row on replicator.parked (link, relation, key);
+-- By hash: a key may be longer than an index takes, which is one of the reasons why a change is parked.
+create index parked_row on replicator.parked (link, relation, hashtextextended(key, 0));
 
 -- Forward-only migrations that ran here, with the checksum of the file as it ran.
 create table replicator.migration (
