@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SPECIAL = re.compile(r'[\s"\\(),]')
+_SPECIAL = re.compile(r'[ \t\n\v\f\r"\\(),]')  # no other blanks: keys are compared with what PostgreSQL writes
 _FIELD = re.compile(r'(?:"((?:[^"\\]++|""|\\.)*+)"|([^",()\\]*+)),', re.DOTALL)
 _QUOTED_ESCAPE = re.compile(r'""|\\(.)', re.DOTALL)
 _PIECE = re.compile(r'"((?:[^"\\]++|""|\\.)*+)"|\\(.)|([^",()\\]++)', re.DOTALL)

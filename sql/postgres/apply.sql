@@ -188,6 +188,37 @@ select count(*) from pg_temp."__change__";
 -- Values the target column would round or cut in silence.
 select c.ord, /*: which */ '' /*:*/ from pg_temp."__change__" as c where c.present and (/*: unfit */ false /*:*/) limit 1;
 
+-- name: read_cascades
+-- Foreign keys by which a delete in the target table would remove or change rows that refer to it.
+select cn.nspname, c.relname,
+       array(select a.attname from unnest(k.conkey) with ordinality as u (number, place)
+               join pg_attribute as a on a.attrelid = k.conrelid and a.attnum = u.number order by u.place)::text[],
+       array(select a.attname from unnest(k.confkey) with ordinality as u (number, place)
+               join pg_attribute as a on a.attrelid = k.confrelid and a.attnum = u.number order by u.place)::text[]
+  from pg_constraint as k
+  join pg_class as c on c.oid = k.conrelid join pg_namespace as cn on cn.oid = c.relnamespace
+  join pg_class as t on t.oid = k.confrelid join pg_namespace as n on n.oid = t.relnamespace
+ where k.contype = 'f' and k.confdeltype in ('c', 'n', 'd') and k.conparentid = 0 and n.nspname = $1 and t.relname = $2
+ order by 1, 2;
+
+-- name: find_bereaved
+-- A row that a cascade would take along, unless the span itself deletes it. Asked when the span's deletes of children are
+-- through, so what is left was written by somebody else, or comes later in the batch.
+select /*: child_name */ '' /*:*/
+  from "__child_schema__"."__child__" as r
+  join "__schema__"."__table__" as t on /*: refers */ true /*:*/
+  join pg_temp."__change__" as c on /*: same_row */ true /*:*/
+ where not c.present
+   and not exists (select from pg_temp."__change__" as c where not c.present and (/*: goes_too */ false /*:*/))
+ limit 1;
+
+-- name: find_bereaved_by_truncate
+select /*: child_name */ '' /*:*/
+  from "__child_schema__"."__child__" as r
+  join "__schema__"."__table__" as t on /*: refers */ true /*:*/
+ where (/*: own_rows */ true /*:*/) and not (/*: own_child */ false /*:*/)
+ limit 1;
+
 -- name: delete_clean
 delete from "__schema__"."__table__" as t
  using pg_temp."__change__" as c

@@ -13,7 +13,8 @@ from tests.fixtures.pairs import MakePair, Pair, exact
 NAMES = [
     'say "hi"', "it's", "two words", " leading and trailing ", "select", "table", "user", "MixedCase", "UPPER", "$1", "$$",
     ":name", "?", "100%", "%s %(a)s", "back\\slash", "semi;colon", "--comment", "/* block */", "täble", "表", "🧪", "a.b",
-    "[brackets]", "{brace}", "new", "old", "t", "c", "k0", "v0", "b0", "ord", "op", "x" * 63, "é" * 31, "__table__", "/*: name */",
+    "[brackets]", "{brace}",
+    "new", "old", "t", "c", "k0", "v0", "b0", "ord", "op", "x" * 63, "é" * 31, "__table__", "/*: name */",
     "replicator", "tab\there", "line\nbreak", "1st", "", "rowid", "null", "`tick`", "a,b", "(paren)",
 ]  # fmt: skip
 """Used for tables and columns. The empty name is dropped on PostgreSQL, which has none."""

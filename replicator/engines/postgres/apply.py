@@ -106,6 +106,7 @@ class Apply:
                     hint="delete the rows by hand and skip the change, or set truncate: for the table in the YAML",
                 )
             if lane.plan.truncate is TruncatePolicy.REPLICATE:
+                self._spare_others(lane.bereaved_by_truncate)
                 self.net += self._session.run(lane.truncate_site).rowcount
                 self._session.run(apply_sql("truncate_ledger"), self._session.read_feed(lane.place)[0])
                 self._session.run(target_sql("truncate_parked"), self._session.link_id, lane.place)
@@ -151,6 +152,17 @@ class Apply:
         elif text:
             self._session.run(lane.load_images, number, span.low, span.high)
 
+    def _spare_others(self, statements: Iterable[str]) -> None:
+        """Refuse a delete that would remove or change rows nobody asked to have removed or changed."""
+        for statement in statements:
+            row = self._session.run(statement).fetchone()
+            if row is not None:
+                raise RejectedError(
+                    f"deleting the row would also remove or change rows of {row[0]}, by the cascade of a foreign key there",
+                    sqlstate="23503",
+                    hint="see to those rows, then retry",
+                )
+
     def _check_fit(self, lane: Lane) -> None:
         row = self._session.run(lane.find_unfit).fetchone() if lane.find_unfit else None
         if row is not None:
@@ -168,10 +180,11 @@ class Apply:
         """
         relations = {self._session.lane(number): number for number in straight}
         lanes = sorted([*(lane for lane, _ in self._loaded), *relations], key=self._session.rank)
-        early = [lane for lane in reversed(lanes) if _deletes_early(lane.plan)]
+        early = [lane for lane in reversed(lanes) if _deletes_early(lane.plan) and not lane.cascades]
         loaded = [lane for lane in lanes if lane not in relations]
         for lane in reversed(loaded):
             if lane in early:
+                self._spare_others(lane.bereaved)
                 yield lane.apply("delete_clean"), ()
         for lane in lanes:
             if lane in relations:
@@ -181,6 +194,7 @@ class Apply:
                 yield lane.apply(insert), ()
         for lane in reversed(loaded):
             if lane not in early:
+                self._spare_others(lane.bereaved)
                 yield lane.apply("delete_clean"), ()
 
     # --- conflicts ---
@@ -227,6 +241,7 @@ class Apply:
 
     def _impose(self, lane: Lane, wanted: int) -> None:
         """Apply the changes that were decided for; each is to be found in the table then."""
+        self._spare_others(lane.bereaved)
         steps = (lane.apply(name, move=self._move) for name in ("delete_decided", "update_decided", "insert_decided"))
         imposed = sum(self._session.run(step, lane.number).rowcount for step in steps)
         if imposed < wanted:

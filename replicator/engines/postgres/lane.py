@@ -7,12 +7,28 @@ Values are numbered by their place in the relation: ``v2`` staged, ``b2`` before
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
-from replicator.model import ColumnPlan, Relation, TablePlan
+from replicator.model import ColumnPlan, Relation, TableName, TablePlan
 from replicator.sqlfiles import literal, quote, quoted, render, statement
 
+_ONE_SPELLING = frozenset({
+    "smallint", "integer", "bigint", "text", "character varying", "uuid", "bytea", "boolean", "oid", "date",
+    "timestamp without time zone", "timestamp with time zone", "time without time zone", "inet", "macaddr",
+})  # fmt: skip
+"""Types whose equal values are equal bit by bit (texts in a deterministic collation)."""
+
 _FILE = "sql/postgres/apply.sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A foreign key of ``child`` by which a delete in the target table would remove or change rows there."""
+
+    child: TableName
+    columns: tuple[str, ...]
+    referred: tuple[str, ...]
 
 
 class Lane:
@@ -32,6 +48,7 @@ class Lane:
         self.columns: tuple[ColumnPlan | None, ...] = tuple(by_source.get(name) for name in relation.columns)
         self.live = tuple(place for place, column in enumerate(self.columns) if column is not None)
         self.key = tuple(relation.columns.index(name) for name in plan.key)
+        self.cascades: tuple[Cascade, ...] = ()
         self.image = f"replicator_image_{number}"
         self.text = f"replicator_text_{number}"
         self.rows = f"replicator_rows_{number}"
@@ -47,9 +64,9 @@ class Lane:
     def create(self) -> Sequence[str]:
         """Statements that make the lane's temporary tables, once per session."""
         return [
-            self._render("create_image", columns=", ".join(f"v{i} {self._staging(i)}" for i in self._places)),
+            self._render("create_image", columns=", ".join(f"v{i} {self._declared(i)}" for i in self._places)),
             self._render("create_text", columns=", ".join(f"v{i} text" for i in self._places)),
-            self._render("create_rows", columns=", ".join(f"v{i} {self._staging(i)}" for i in self._places)),
+            self._render("create_rows", columns=", ".join(f"v{i} {self._declared(i)}" for i in self._places)),
             self._render("create_change", columns=self._change_columns),
         ]
 
@@ -181,7 +198,7 @@ class Lane:
             statement("sql/postgres/pieces.sql", "arrived"),
             identifiers={"schema": self.plan.target.schema, "table": self.plan.target.name},
             fragments={
-                "same_row": " and ".join(self._own_rows + keys),
+                "same_row": " and ".join(self._own_rows("t") + keys),
                 "current": self._target_values,
                 "after": self._fitted("c.a"),
             },
@@ -205,9 +222,39 @@ class Lane:
         return not self.plan.ledgered and not self.find_unfit
 
     @cached_property
+    def bereaved(self) -> Sequence[str]:
+        """Statements that find rows of other tables which deletes of the span would remove or change."""
+        return [self._bereaved("find_bereaved", each) for each in self.cascades]
+
+    @cached_property
+    def bereaved_by_truncate(self) -> Sequence[str]:
+        """The same for a TRUNCATE."""
+        return [self._bereaved("find_bereaved_by_truncate", each) for each in self.cascades]
+
+    def _bereaved(self, name: str, cascade: Cascade) -> str:
+        pairs = zip(cascade.columns, cascade.referred, strict=True)
+        refers = [_piece("equals", left=f"r.{quote(here)}", right=f"t.{quote(there)}") for here, there in pairs]
+        itself = cascade.child == self.plan.target
+        return render(
+            statement(_FILE, name),
+            identifiers={
+                "schema": self.plan.target.schema, "table": self.plan.target.name, "change": self.change,
+                "child_schema": cascade.child.schema, "child": cascade.child.name,
+            },
+            fragments={
+                "child_name": literal(str(cascade.child)),
+                "refers": " and ".join(refers),
+                "same_row": self._same_row("c.k"),
+                "goes_too": self._same_row("c.k", "r") if itself else "false",
+                "own_rows": " and ".join(self._own_rows("t")) or "true",
+                "own_child": " and ".join(self._own_rows("r")) or "true" if itself else "false",
+            },
+        )  # fmt: skip
+
+    @cached_property
     def truncate_site(self) -> str:
         """Removes this site's rows."""
-        return self._render("truncate_site", own_rows=" and ".join(self._own_rows) or "true")
+        return self._render("truncate_site", own_rows=" and ".join(self._own_rows("t")) or "true")
 
     def simple(self, name: str) -> str:
         """A statement that needs no column list."""
@@ -265,9 +312,22 @@ class Lane:
         column = self.columns[place]
         return "text" if column is None else column.staging_type or column.target_type
 
+    def _declared(self, place: int) -> str:
+        """The staging type; a key's values are as equal to each other as the target's collation has it."""
+        staging, column = self._staging(place), self.columns[place]
+        collation = self.plan.target_shape.column(column.target).collation if column and place in self.key else ""
+        return f"{staging} collate {collation}" if collation else staging
+
+    @property
+    def _respelled(self) -> bool:
+        """Whether a key may be written anew as an equal value: 1.0 as 1.00, or in other letters where case is nothing."""
+        shape = self.plan.target_shape
+        key = [shape.column(self._plan_column(i).target) for i in self.key]
+        return any(column.collation or _bare(column.type) not in _ONE_SPELLING for column in key)
+
     @property
     def _change_columns(self) -> str:
-        keys = [f"k{n} {self._staging(i)}" for n, i in enumerate(self.key)]
+        keys = [f"k{n} {self._declared(i)}" for n, i in enumerate(self.key)]
         images = [f"{side}{i} {self._staging(i)}" for side in "ba" for i in self.live]
         return ", ".join(keys + images)
 
@@ -295,14 +355,13 @@ class Lane:
         """Fields of a bookkeeping key; constants are the same for the whole link and left out."""
         return self._texts("c.k", range(len(self.key)))
 
-    @property
-    def _own_rows(self) -> list[str]:
-        return [_piece("equals", left=f"t.{quote(name)}", right=literal(value)) for name, value in self.plan.constants]
+    def _own_rows(self, alias: str) -> list[str]:
+        return [_piece("equals", left=f"{alias}.{quote(name)}", right=literal(value)) for name, value in self.plan.constants]
 
-    def _same_row(self, prefix: str) -> str:
-        columns = [f"t.{quote(self._plan_column(i).target)}" for i in self.key]
+    def _same_row(self, prefix: str, alias: str = "t") -> str:
+        columns = [f"{alias}.{quote(self._plan_column(i).target)}" for i in self.key]
         keys = [_piece("equals", left=column, right=f"{prefix}{n}") for n, column in enumerate(columns)]
-        return " and ".join(self._own_rows + keys)
+        return " and ".join(self._own_rows(alias) + keys)
 
     @property
     def _target_values(self) -> str:
@@ -328,7 +387,7 @@ class Lane:
         return _piece("same_image", current=self._target_values, base=self._fitted("c.b"))
 
     def _set(self, move: bool) -> str:
-        plain = [i for i in self.live if move or i not in self.key]
+        plain = [i for i in self.live if move or self._respelled or i not in self.key]
         return ", ".join(f"{quote(self._plan_column(i).target)} = c.a{i}" for i in plain or self.key)
 
     def _render(self, name: str, **fragments: str) -> str:
@@ -345,6 +404,10 @@ class Lane:
 
 def _piece(name: str, **fragments: str) -> str:
     return render(statement("sql/postgres/pieces.sql", name), fragments=fragments)
+
+
+def _bare(type_name: str) -> str:
+    return type_name.partition("(")[0]
 
 
 def _text(value: str) -> str:

@@ -66,7 +66,6 @@ class ParkedChanges:
 
     def tables(self) -> set[str]:
         """Target tables with parked changes of this link."""
-        self._session.read_link()
         return {row[0] for row in self._session.run(self.sql("parked_relations"), self._session.link_id, prepare=True)}
 
     def hold(

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
-from replicator.engines.postgres.lane import Lane
+from replicator.engines.postgres.lane import Cascade, Lane
 from replicator.errors import BatchError, LeaseError, SetupError
 from replicator.model import LinkName, Position, Relation, TableName, TablePlan
 from replicator.sqlfiles import statement
@@ -43,12 +43,13 @@ class Session:
         self._lanes: dict[int, Lane] = {}
         self._new_lanes: list[int] = []
         self._grown: dict[str, tuple[int, int]] = {}
+        self._feeds: dict[str, tuple[int, bool]] = {}
 
     @property
     def connection(self) -> PostgresConnection:
         """The open connection."""
         if self._connection is None or self._connection.closed:
-            self._lanes, self._new_lanes, self._leased = {}, [], False
+            self._lanes, self._new_lanes, self._leased, self._feeds = {}, [], False, {}
             name = f"replicator {self.link.topology} {self.link.site}"
             self._connection = connect(self._url, application_name=name)
             with translated(self.place):
@@ -71,8 +72,12 @@ class Session:
 
     def read_feed(self, table: str) -> tuple[int, bool]:
         """Our number for the link's feed of a target table, and whether its ledger has anything yet."""
-        self.run(target_sql("ensure_feed"), self.link_id, table, prepare=True)
-        number, known = self.one(target_sql("read_feed"), self.link_id, table, prepare=True)
+        number, known = self._feeds.get(table, (0, False))
+        if not known:
+            if not number:
+                self.run(target_sql("ensure_feed"), self.link_id, table, prepare=True)
+            number, known = self.one(target_sql("read_feed"), self.link_id, table, prepare=True)
+        self._feeds[table] = (number, known)
         return number, known
 
     def read_link(self) -> tuple[int, Position | None, str]:
@@ -87,8 +92,10 @@ class Session:
     def take_lease(self) -> None:
         """See ports.Target: a session-level advisory lock, so that it ends with the session, however that ends."""
         with translated(self.place):
+            if self._leased and self._connection is not None and not self._connection.closed:
+                return
             self.read_link()  # opens the connection; a lost one took the lease with it
-            if self._leased or self.one(target_sql("take_lease"), self.link_id)[0]:
+            if self.one(target_sql("take_lease"), self.link_id)[0]:
                 self._leased = True
                 return
             holder = self.run(target_sql("lease_holder"), self.link_id).fetchone()
@@ -109,6 +116,17 @@ class Session:
         except BaseException:
             for number in self._new_lanes:
                 self._lanes.pop(number, None)
+            self._feeds.clear()
+            raise
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Inside ``transaction``: rolls back to here on error, and forgets what was learnt meanwhile."""
+        try:
+            with translated(self.place), self.connection.transaction():
+                yield
+        except BaseException:
+            self._feeds.clear()
             raise
 
     def analyze_grown(self, applied: Mapping[Lane, int]) -> None:
@@ -140,9 +158,16 @@ class Session:
         lane = Lane(max((lane.number for lane in self._lanes.values()), default=0) + 1, relation, plan)
         for create in lane.create():
             self.run(create)
+        found = self.run(apply_sql("read_cascades"), plan.target.schema, plan.target.name).fetchall()
+        lane.cascades = tuple(Cascade(TableName(*names), tuple(here), tuple(there)) for *names, here, there in found)
         self._lanes[number] = lane
         self._new_lanes.append(number)
         return lane
+
+    def number_of(self, plan: TablePlan, columns: tuple[str, ...]) -> int:
+        """A number for a relation known by its columns only: below zero, the same for the same columns of a table."""
+        known = {(lane.relation.table, lane.relation.columns): number for number, lane in self._lanes.items() if number < 0}
+        return known.get((plan.source.name, columns), min(known.values(), default=0) - 1)
 
     def in_order(self, numbers: set[int]) -> list[int]:
         """Relation numbers, parents before children, older versions of a table before newer ones."""

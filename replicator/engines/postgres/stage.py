@@ -53,10 +53,10 @@ class Stage:
         self._measure(batch.relations)
         self._hold_behind_parked()
 
-    def fill_parked(self, number: int, relation: Relation, change: Staged) -> None:
+    def fill_parked(self, relation: Relation, change: Staged) -> None:
         """Stage one change that was parked, as the only one of the batch."""
-        self._session.lane(number, {number: relation})
-        self._parked.stage(number, change)
+        self._session.lane(relation.id, {relation.id: relation})
+        self._parked.stage(relation.id, change)
         self._measure({})
 
     def _copy_literals(self, block: OutboxBlock) -> None:

@@ -98,7 +98,7 @@ class PostgresTarget:
         """See ports.Target."""
         counts = self._apply.counts()
         try:
-            with translated(self._place), self._session.connection.transaction():
+            with self._session.savepoint():
                 yield
         except BaseException:
             self._apply.restore(counts)
@@ -195,7 +195,8 @@ class PostgresTarget:
                     hint="name the table in the YAML again, or drop the change: replicator parked skip",
                 )
             self._retried = taken
-            self._stage.fill_parked(-parked_id, Relation(-parked_id, plan.source.name, taken.columns, plan.key), taken)
+            relation = Relation(self._session.number_of(plan, taken.columns), plan.source.name, taken.columns, plan.key)
+            self._stage.fill_parked(relation, taken)
 
     def skip_parked(self, parked_id: int) -> None:
         """See ports.Target."""

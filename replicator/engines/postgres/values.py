@@ -8,6 +8,8 @@ read as something else (``now`` as a date, the tenth digit of a second) has no f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
 
 from replicator.canonical import Form, NoFormError, canonical_text
 from replicator.model import ColumnPlan
@@ -93,4 +95,7 @@ def _text(value: str, kind: str) -> tuple[str, str]:
         return value.encode("utf-8", "backslashreplace").decode(), "text that is not valid UTF-8"
     if kind in (*_WHOLE, *_FLOATS, "boolean", "bytea"):
         return value, "text"
+    if kind == "uuid":
+        with suppress(ValueError):  # as PostgreSQL spells it, because keys are compared by their spelling
+            return str(UUID(value)), ""
     return value, ""
