@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from replicator import types
@@ -23,6 +23,7 @@ from replicator.settings import Settings
 from replicator.shapes import Feed, derive_foreign_keys, derive_shape, in_foreign_key_order, unique_columns
 
 _OURS = "replicator"
+_LISTED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,16 @@ class _Draft:
     notes: list[str] = field(default_factory=list)
     used: set[tuple[int, str]] = field(default_factory=set)
     """Rules that matched, and (rule, word) pairs for every column word that met a column."""
+    met: set[str] = field(default_factory=set)
+    """Names of all tables the sites have."""
 
     def add_site(self, site: str, catalogue: Catalogue) -> None:
         """Resolve the rules against one site."""
         matched: set[int] = set()
         taken: dict[TableName, TableShape] = {}
         for name, shape in sorted(catalogue.tables.items()):
+            if not _is_ours(name):
+                self.met.add(str(name))
             place = self._find_rule(name, catalogue.engine)
             if place is None or not self._wanted(site, place, shape):
                 continue
@@ -114,7 +119,7 @@ class _Draft:
 
     def _wanted(self, site: str, place: int, shape: TableShape) -> bool:
         name, rule = shape.name, self.settings.tables[place]
-        if name.schema == _OURS or (not name.schema and name.name.lower().startswith((f"{_OURS}_", "sqlite_"))):
+        if _is_ours(name):
             return False
         reasons = {
             "partition": "it is a partition: its parent is captured",
@@ -136,11 +141,10 @@ class _Draft:
         """Every rule must have met a table, every column word a column."""
         for place, rule in enumerate(self.settings.tables):
             if (place, "") not in self.used:
-                names = sorted({str(name) for name in self._names})
                 raise self.settings.error(
                     f"no site has a table {rule.name!r} that no earlier rule takes",
                     key=f"tables.{place}.name",
-                    hint=_suggest(rule.name, names) or "see the tables with: replicator check",
+                    hint=_suggest(rule.name, sorted(self.met)) or _listed(self.met),
                 )
             words = {
                 "include": rule.columns.include,
@@ -153,10 +157,6 @@ class _Draft:
                     if (place, f"{where} {pattern}") not in self.used:
                         key = f"tables.{place}.columns.{where}"
                         raise self.settings.error(f"no table of this rule has a column {pattern!r}", key=key)
-
-    @property
-    def _names(self) -> set[TableName]:
-        return {feed.source.name for feed in self.feeds}
 
     def of_site(self, site: str) -> list[Feed]:
         """The feeds of one site, by table name."""
@@ -297,3 +297,14 @@ def _fold(name: TableName, engine: Engine) -> TableName:
 def _suggest(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, 1)
     return f"Did you mean {close[0]}?" if close else ""
+
+
+def _is_ours(name: TableName) -> bool:
+    return name.schema == _OURS or (not name.schema and name.name.lower().startswith((f"{_OURS}_", "sqlite_")))
+
+
+def _listed(names: Collection[str]) -> str:
+    first = sorted(names)[:_LISTED]
+    if not first:
+        return "the sites have no tables at all: are these the right databases?"
+    return f"the sites have: {listed(first)}{', …' if len(names) > _LISTED else ''}"

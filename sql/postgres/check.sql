@@ -23,6 +23,12 @@ join pg_namespace n on n.nspname = wanted.schema
 join pg_class c on c.relnamespace = n.oid and c.relname = wanted.name
 order by 1, 2;
 
+-- name: schemas
+-- $1: schemas. Whether tables may be made in those that exist.
+select n.nspname, has_schema_privilege(n.oid, 'create') and has_schema_privilege(n.oid, 'usage')
+from pg_namespace n
+where n.nspname = any ($1::text[]);
+
 -- name: open_transactions
 -- Transactions older than ten minutes hold back what VACUUM may remove, the outbox included.
 select pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
@@ -41,6 +47,9 @@ grant create on database "__database__" to "__role__";
 
 -- name: fix_grant_ours
 grant create, usage on schema replicator to "__role__";
+
+-- name: fix_grant_tables
+grant create, usage on schema "__schema__" to "__role__";
 
 -- name: fix_grant_usage
 grant usage on schema "__schema__" to "__role__";

@@ -176,26 +176,28 @@ def test_uninstall_leaves_nothing_of_ours_and_everything_of_the_users(pair: Pair
 
 
 _MEASURE = """
-import gc, resource, sys
+import sys
+from pathlib import Path
 from replicator.app import App
 from replicator.pipeline import run_once
 app = App.open(sys.argv[1])
 ends = app.connect(sys.argv[2])
 ends.target.take_lease()
 while run_once(ends.source, ends.target, 5000) is not None: pass
-from pathlib import Path
-def now(): return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-before = now()
+def memory(word):  # not getrusage: its peak begins with that of the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(word))
+before = memory("VmRSS:")
 print("ready", flush=True)
 sys.stdin.readline()
 while run_once(ends.source, ends.target, 5000) is not None: pass
-print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(before, memory("VmHWM:"))
 ends.close()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
 @pytest.mark.parametrize("one_transaction", [False, True], ids=["transactions", "one transaction"])
 def test_invariant_12_memory_is_bounded_whatever_the_backlog(pair: Pair, one_transaction: bool) -> None:
     rows, pieces = 200_000, 1 if one_transaction else 100
@@ -218,7 +220,7 @@ def test_invariant_12_memory_is_bounded_whatever_the_backlog(pair: Pair, one_tra
         out, _ = process.communicate("go\n", timeout=200)
     assert process.returncode == 0
     before, peak = map(int, out.split())
-    assert peak - before < 64 * 1024 * 1024, f"grew by {(peak - before) >> 20} MiB"
+    assert peak - before < 32 * 1024 * 1024, f"grew by {(peak - before) >> 20} MiB"
     assert pair.centre.rows("select count(*) from sample") == [(rows + 1,)]
 
 

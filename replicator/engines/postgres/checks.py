@@ -67,13 +67,13 @@ def check_capture(place: str, connection: PostgresConnection, plans: Sequence[Ta
 
 
 def check_target(place: str, connection: PostgresConnection, plans: Sequence[TablePlan]) -> Iterator[Finding]:
-    """Each target table that exists: rights to read and write it."""
+    """Each target table: rights to read and write it, or to create it."""
     facts = _facts(connection, [plan.target for plan in plans])
     ((_, _, user, *_),) = rows(connection, "check", "database")
     for name in dict.fromkeys(plan.target for plan in plans):
         found = facts.get(name)
         if found is None:
-            yield Finding(place, str(name), True, "will be created by install")
+            yield _new_table(place, connection, name)
             continue
         if not found["usage"]:
             fix = _fix("grant_usage", schema=name.schema, role=str(user))
@@ -86,6 +86,19 @@ def check_target(place: str, connection: PostgresConnection, plans: Sequence[Tab
             yield Finding(place, str(name), False, "row security may hide rows from the replicator", fix)
         else:
             yield Finding(place, str(name), True, "can be written")
+
+
+def _new_table(place: str, connection: PostgresConnection, name: TableName) -> Finding:
+    """Whether install may create a table the centre lacks; it creates a schema that is missing, too."""
+    ((_, _, user, database, _, _, create, *_),) = rows(connection, "check", "database")
+    schemas = rows(connection, "check", "schemas", [name.schema])
+    if not schemas and not create:
+        fix = _fix("grant_create", database=str(database), role=str(user))
+        return Finding(place, str(name), False, f"{user} may not create schema {name.schema}", fix)
+    if schemas and not schemas[0][1]:
+        fix = _fix("grant_tables", schema=name.schema, role=str(user))
+        return Finding(place, str(name), False, f"{user} may not create tables in schema {name.schema}", fix)
+    return Finding(place, str(name), True, "will be created by install")
 
 
 def _capture_problems(place: str, plan: TablePlan, found: dict[str, object], planned: set[str]) -> Iterator[Finding]:

@@ -191,9 +191,7 @@ class Lane:
 
     @property
     def _arrived(self) -> str:
-        keys = [
-            _piece("equals", left=f"t.{quote(self._plan_column(i).target)}", right=f"c.a{i}") for i in self.key
-        ]
+        keys = [_piece("equals", left=f"t.{quote(self._plan_column(i).target)}", right=f"c.a{i}") for i in self.key]
         return render(
             statement("sql/postgres/pieces.sql", "arrived"),
             identifiers={"schema": self.plan.target.schema, "table": self.plan.target.name},
@@ -356,7 +354,9 @@ class Lane:
         return self._texts("c.k", range(len(self.key)))
 
     def _own_rows(self, alias: str) -> list[str]:
-        return [_piece("equals", left=f"{alias}.{quote(name)}", right=literal(value)) for name, value in self.plan.constants]
+        return [
+            _piece("equals", left=f"{alias}.{quote(name)}", right=literal(value)) for name, value in self.plan.constants
+        ]
 
     def _same_row(self, prefix: str, alias: str = "t") -> str:
         columns = [f"{alias}.{quote(self._plan_column(i).target)}" for i in self.key]

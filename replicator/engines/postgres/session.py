@@ -166,7 +166,9 @@ class Session:
 
     def number_of(self, plan: TablePlan, columns: tuple[str, ...]) -> int:
         """A number for a relation known by its columns only: below zero, the same for the same columns of a table."""
-        known = {(lane.relation.table, lane.relation.columns): number for number, lane in self._lanes.items() if number < 0}
+        known = {
+            (lane.relation.table, lane.relation.columns): number for number, lane in self._lanes.items() if number < 0
+        }
         return known.get((plan.source.name, columns), min(known.values(), default=0) - 1)
 
     def in_order(self, numbers: set[int]) -> list[int]:

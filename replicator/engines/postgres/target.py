@@ -179,7 +179,9 @@ class PostgresTarget:
         with translated(self._place):
             return self._parked.list_changes(ids, table)
 
-    def list_conflicts(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100) -> Sequence[RecordedConflict]:
+    def list_conflicts(
+        self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100
+    ) -> Sequence[RecordedConflict]:
         """See ports.Target."""
         with translated(self._place):
             return self._parked.list_conflicts(ids, table, limit)

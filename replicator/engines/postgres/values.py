@@ -95,7 +95,7 @@ def _text(value: str, kind: str) -> tuple[str, str]:
         return value.encode("utf-8", "backslashreplace").decode(), "text that is not valid UTF-8"
     if kind in (*_WHOLE, *_FLOATS, "boolean", "bytea"):
         return value, "text"
-    if kind == "uuid":
+    if kind == "uuid" and not value.startswith("urn:"):
         with suppress(ValueError):  # as PostgreSQL spells it, because keys are compared by their spelling
             return str(UUID(value)), ""
     return value, ""
