@@ -223,7 +223,9 @@ class Target(Protocol):
         """This link's parked changes, oldest first."""
         ...
 
-    def list_conflicts(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100) -> Sequence[RecordedConflict]:
+    def list_conflicts(
+        self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100
+    ) -> Sequence[RecordedConflict]:
         """This link's newest recorded decisions, oldest first. Read only."""
         ...
 

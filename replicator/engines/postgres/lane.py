@@ -7,28 +7,13 @@ Values are numbered by their place in the relation: ``v2`` staged, ``b2`` before
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
-from replicator.model import ColumnPlan, Relation, TableName, TablePlan
+from replicator.engines.postgres.pieces import Cascade, as_text, has_one_spelling, piece
+from replicator.model import ColumnPlan, Relation, TablePlan
 from replicator.sqlfiles import literal, quote, quoted, render, statement
 
-_ONE_SPELLING = frozenset({
-    "smallint", "integer", "bigint", "text", "character varying", "uuid", "bytea", "boolean", "oid", "date",
-    "timestamp without time zone", "timestamp with time zone", "time without time zone", "inet", "macaddr",
-})  # fmt: skip
-"""Types whose equal values are equal bit by bit (texts in a deterministic collation)."""
-
 _FILE = "sql/postgres/apply.sql"
-
-
-@dataclass(frozen=True, slots=True)
-class Cascade:
-    """A foreign key of ``child`` by which a delete in the target table would remove or change rows there."""
-
-    child: TableName
-    columns: tuple[str, ...]
-    referred: tuple[str, ...]
 
 
 class Lane:
@@ -80,7 +65,7 @@ class Lane:
     @cached_property
     def load_images(self) -> str:
         """Text lane with before images. Parameters: relation, low, high."""
-        key = ", ".join(_piece("first_of", values=f"(s.b).v{i}, (s.a).v{i}") for i in self.key)
+        key = ", ".join(piece("first_of", values=f"(s.b).v{i}, (s.a).v{i}") for i in self.key)
         before, after = self._list("(s.b).v", self.live), self._list("(s.a).v", self.live)
         return self._render("load_images", columns=self._loaded, values=f"{key}, {before}, {after}")
 
@@ -144,13 +129,13 @@ class Lane:
         for i in self.live:
             column = self._plan_column(i)
             if self._is_staged_wider(column):
-                test = _piece("unfit", value=f"c.a{i}", type=column.target_type, staging=column.staging_type)
+                test = piece("unfit", value=f"c.a{i}", type=column.target_type, staging=column.staging_type)
                 words = literal(f"column {column.target} ({column.target_type}) cannot hold ")
                 tests.append(f"({test})")
-                cases.append(_piece("unfit_words", unfit=test, words=words, value=f"c.a{i}"))
+                cases.append(piece("unfit_words", unfit=test, words=words, value=f"c.a{i}"))
         if not tests:
             return ""
-        which = _piece("first_of", values=", ".join(cases))
+        which = piece("first_of", values=", ".join(cases))
         return self._render("find_unfit", unfit=" or ".join(tests), which=which)
 
     # --- change → table ---
@@ -177,12 +162,12 @@ class Lane:
         return self._render(
             "find_conflicts",
             key=self._key_value("c.k"),
-            t_present=_piece("is_there", value=f"t.{quote(self._plan_column(self.key[0]).target)}"),
+            t_present=piece("is_there", value=f"t.{quote(self._plan_column(self.key[0]).target)}"),
             has_before="false" if self.plan.ledgered else "c.existed",
-            names=_piece("texts", values=", ".join(literal(name) for name in targets)),
+            names=piece("texts", values=", ".join(literal(name) for name in targets)),
             before=self._texts("c.b", self.live),
             after=self._texts("c.a", self.live),
-            current=", ".join(_text(f"t.{quote(name)}") for name in targets),
+            current=", ".join(as_text(f"t.{quote(name)}") for name in targets),
             t_values=self._target_values,
             c_after=self._fitted("c.a"),
             same_row=self._same_row("c.k"),
@@ -191,7 +176,7 @@ class Lane:
 
     @property
     def _arrived(self) -> str:
-        keys = [_piece("equals", left=f"t.{quote(self._plan_column(i).target)}", right=f"c.a{i}") for i in self.key]
+        keys = [piece("equals", left=f"t.{quote(self._plan_column(i).target)}", right=f"c.a{i}") for i in self.key]
         return render(
             statement("sql/postgres/pieces.sql", "arrived"),
             identifiers={"schema": self.plan.target.schema, "table": self.plan.target.name},
@@ -231,7 +216,7 @@ class Lane:
 
     def _bereaved(self, name: str, cascade: Cascade) -> str:
         pairs = zip(cascade.columns, cascade.referred, strict=True)
-        refers = [_piece("equals", left=f"r.{quote(here)}", right=f"t.{quote(there)}") for here, there in pairs]
+        refers = [piece("equals", left=f"r.{quote(here)}", right=f"t.{quote(there)}") for here, there in pairs]
         itself = cascade.child == self.plan.target
         return render(
             statement(_FILE, name),
@@ -321,7 +306,7 @@ class Lane:
         """Whether a key may be written anew as an equal value: 1.0 as 1.00, or in other letters where case is nothing."""
         shape = self.plan.target_shape
         key = [shape.column(self._plan_column(i).target) for i in self.key]
-        return any(column.collation or _bare(column.type) not in _ONE_SPELLING for column in key)
+        return not all(map(has_one_spelling, key))
 
     @property
     def _change_columns(self) -> str:
@@ -342,10 +327,10 @@ class Lane:
 
     @staticmethod
     def _texts(prefix: str, places: Sequence[int]) -> str:
-        return ", ".join(_text(f"{prefix}{i}") for i in places)
+        return ", ".join(as_text(f"{prefix}{i}") for i in places)
 
     def _key_value(self, prefix: str) -> str:
-        constants = [_text(literal(value)) for _, value in self.plan.constants]
+        constants = [as_text(literal(value)) for _, value in self.plan.constants]
         return ", ".join([*constants, *(f"{prefix}{n}" for n in range(len(self.key)))])
 
     @property
@@ -355,12 +340,12 @@ class Lane:
 
     def _own_rows(self, alias: str) -> list[str]:
         return [
-            _piece("equals", left=f"{alias}.{quote(name)}", right=literal(value)) for name, value in self.plan.constants
+            piece("equals", left=f"{alias}.{quote(name)}", right=literal(value)) for name, value in self.plan.constants
         ]
 
     def _same_row(self, prefix: str, alias: str = "t") -> str:
         columns = [f"{alias}.{quote(self._plan_column(i).target)}" for i in self.key]
-        keys = [_piece("equals", left=column, right=f"{prefix}{n}") for n, column in enumerate(columns)]
+        keys = [piece("equals", left=column, right=f"{prefix}{n}") for n, column in enumerate(columns)]
         return " and ".join(self._own_rows(alias) + keys)
 
     @property
@@ -373,7 +358,7 @@ class Lane:
         for i in self.live:
             column = self._plan_column(i)
             wider = self._is_staged_wider(column)
-            values.append(_piece("as_type", value=f"{prefix}{i}", type=column.target_type) if wider else f"{prefix}{i}")
+            values.append(piece("as_type", value=f"{prefix}{i}", type=column.target_type) if wider else f"{prefix}{i}")
         return ", ".join(values)
 
     @staticmethod
@@ -383,8 +368,8 @@ class Lane:
     @property
     def _unchanged(self) -> str:
         if self.plan.ledgered:
-            return _piece("same_checksum", current=self._target_values)
-        return _piece("same_image", current=self._target_values, base=self._fitted("c.b"))
+            return piece("same_checksum", current=self._target_values)
+        return piece("same_image", current=self._target_values, base=self._fitted("c.b"))
 
     def _set(self, move: bool) -> str:
         plain = [i for i in self.live if move or self._respelled or i not in self.key]
@@ -400,15 +385,3 @@ class Lane:
             },
             fragments=fragments,
         )  # fmt: skip
-
-
-def _piece(name: str, **fragments: str) -> str:
-    return render(statement("sql/postgres/pieces.sql", name), fragments=fragments)
-
-
-def _bare(type_name: str) -> str:
-    return type_name.partition("(")[0]
-
-
-def _text(value: str) -> str:
-    return _piece("as_text", value=value)

@@ -9,7 +9,8 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
-from replicator.engines.postgres.lane import Cascade, Lane
+from replicator.engines.postgres.lane import Lane
+from replicator.engines.postgres.pieces import Cascade
 from replicator.errors import BatchError, LeaseError, SetupError
 from replicator.model import LinkName, Position, Relation, TableName, TablePlan
 from replicator.sqlfiles import statement
