@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -256,7 +257,7 @@ def test_rows_without_rights_are_told_with_the_grant(laboratory: Laboratory, tmp
         execute(laboratory.centre, f'drop role "{role}"')
 
 
-def test_a_dead_site_stops_only_itself(running: Laboratory) -> None:
+def test_invariant_9_a_dead_site_stops_only_itself(running: Laboratory) -> None:
     Path(running.sites["factory_b"].removeprefix("sqlite:///")).rename(running.file.parent / "moved")
     running.write("factory_a", "insert into devices_run values (5, 2, 'x')")
     assert "no such file" in running.run("check", code=1).output
@@ -281,6 +282,23 @@ def test_a_dead_centre_is_an_error_of_every_command(running: Laboratory) -> None
     assert "create the database" in running.run("check", code=1).output
     for command in (["plan"], ["install"], ["sync"], ["status"], ["audit"], ["parked", "list"]):
         assert "there_is_no_such_database" in running.run(*command, code=3).output
+
+
+def test_invariant_13_status_tells_what_is_not_yet_at_the_centre(running: Laboratory) -> None:
+    def state(site: str, *arguments: object, code: int) -> dict[str, Any]:
+        links = running.ask("status", *arguments, code=code)["links"]
+        return next(link for link in links if link["site"] == site)
+
+    assert state("factory_a", code=0)["health"] == "up to date"
+    running.write("factory_a", "insert into devices_run values (77, 2, 'not there yet')")
+    running.write("factory_c", "insert into devices_run values (77, 2, 'not there yet')")
+    for site in ("factory_a", "factory_c"):
+        link = state(site, code=0)
+        assert (link["health"], link["behind_changes"]) == ("behind", 1)
+        assert link["behind_seconds"] > 0
+        assert not state(site, "--max-lag", "0.000001", code=1)["healthy"]
+    running.run("sync")
+    assert state("factory_a", code=0)["health"] == "up to date"
 
 
 def test_audit_names_what_differs(running: Laboratory) -> None:

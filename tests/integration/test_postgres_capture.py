@@ -37,7 +37,7 @@ def test_an_update_that_changes_no_captured_value_is_not_captured(make_site: Mak
     assert site.read() == [("t", "u", ("1", "x", "0"), ("1", "x", "-0"))]
 
 
-def test_rolled_back_changes_are_never_seen(make_site: MakeSite) -> None:
+def test_invariant_2_rolled_back_changes_are_never_seen(make_site: MakeSite) -> None:
     site = make_site("create table t (id int primary key)")
     site.run("begin; insert into t values (1); savepoint s; insert into t values (2); rollback to s; commit")
     site.run("begin; insert into t values (3); rollback")
@@ -188,7 +188,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_no_statement_of_the_application_fails_after_the_table_changed(
+def test_invariant_10_no_statement_of_the_application_fails_after_the_table_changed(
     make_site: MakeSite, change: str, by_row: bool
 ) -> None:
     site = make_site(
@@ -243,7 +243,7 @@ def test_a_row_filter_turns_updates_into_inserts_and_deletes(make_site: MakeSite
     ]
 
 
-def test_application_users_need_no_right_on_our_schema(
+def test_invariant_10_application_users_need_no_right_on_our_schema(
     make_site: MakeSite, postgres_database: PostgresDatabases
 ) -> None:
     site = make_site("create table t (id int primary key, v int)")

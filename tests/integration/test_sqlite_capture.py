@@ -200,7 +200,9 @@ def test_what_was_captured_rebuilds_the_tables(case: str, sqlite_file: Callable[
     replica.source.close()
 
 
-def test_a_renamed_column_stops_nothing_and_a_new_plan_reads_it(sqlite_file: Callable[[str], Path]) -> None:
+def test_invariant_10_a_renamed_column_stops_nothing_and_a_new_plan_reads_it(
+    sqlite_file: Callable[[str], Path],
+) -> None:
     path = sqlite_file("site")
     connection = create(path, PART + ROWS)
     capture(path, plans_of(path))
@@ -219,7 +221,7 @@ def test_a_renamed_column_stops_nothing_and_a_new_plan_reads_it(sqlite_file: Cal
     replica.source.close()
 
 
-def test_a_dropped_column_works_where_no_unique_index_needs_it(sqlite_file: Callable[[str], Path]) -> None:
+def test_invariant_10_a_dropped_column_works_where_no_unique_index_needs_it(sqlite_file: Callable[[str], Path]) -> None:
     path = sqlite_file("site")
     connection = create(path, PART + ROWS)
     capture(path, plans_of(path))
