@@ -10,7 +10,9 @@ JOBS ?= auto
 ARGS ?=
 
 # Tests that meet PostgreSQL: what is repeated on every server version found.
-ENGINE_TESTS := $(wildcard tests/unit/test_embedded.py tests/contract tests/integration)
+# What depends on the PostgreSQL version; pairs without one are left out.
+ENGINE_TESTS := tests/unit/test_embedded.py tests/contract $(wildcard tests/integration/test_postgres_*.py) \
+	tests/integration/test_crash.py tests/integration/test_types.py tests/integration/test_audit_values.py
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all lint fmt bench build clean
@@ -29,7 +31,7 @@ test: $(VENV)/.dev ## all tests, on the first PostgreSQL found (ARGS=..., REPLIC
 test-all: test ## all tests, then those of the engines on every other PostgreSQL found
 	@set -e; for label in $$($(BIN)/python -m tests.fixtures.others); do \
 		echo "== $$label"; \
-		REPLICATOR_TEST_SERVER=$$label $(BIN)/python -m pytest -n $(JOBS) $(ENGINE_TESTS) $(ARGS); \
+		REPLICATOR_TEST_SERVER=$$label $(BIN)/python -m pytest -n $(JOBS) $(ENGINE_TESTS) -k "not sqlite-sqlite" -m "not slow" $(ARGS); \
 	done
 
 lint: $(VENV)/.dev ## style, types and floors

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from replicator.errors import SetupError
-from replicator.model import ParkedChange
+from replicator.model import Op, ParkedChange, TablePlan
 from replicator.pipeline import retry_parked
 from replicator.ports import Target
 
@@ -56,3 +56,19 @@ def retry(site: str, target: Target, changes: Sequence[ParkedChange]) -> Iterato
             refused.add(row)
             causes = [again.cause for again in target.list_parked(ids=[change.id])]
             yield Tried(site, change, False, causes[0] if causes else "")
+
+
+def edit(target: Target, plans: Iterable[TablePlan], change: ParkedChange, values: Mapping[str, str | None]) -> None:
+    """Replace values of a parked change. Raises SetupError for a delete, and for the key: it would be another row's."""
+    if change.op in (Op.DELETE, Op.GONE, Op.TRUNCATE):
+        raise SetupError(
+            f"parked change {change.id} is a {change.op.name.lower()}: it has no values to edit",
+            hint="mend the cause at the centre and retry, or skip it",
+        )
+    keys = {name for plan in plans if str(plan.target) == change.table for name in plan.key}
+    if fixed := sorted(keys & set(values)):
+        raise SetupError(
+            f"parked change {change.id}: {', '.join(fixed)} is of the row's key and cannot be edited",
+            hint="it would be another row: correct the row at the site, and skip this change",
+        )
+    target.edit_parked(change.id, values)

@@ -173,5 +173,4 @@ def _column(column: ColumnDifference) -> str:
 def _value(value: str | None) -> str:
     if value is None:
         return "NULL"
-    shown = value.encode("unicode_escape").decode() if not value.isprintable() else value
-    return repr(value) if value == "" or value != value.strip() else shown
+    return value if value and value == value.strip() and value.isprintable() else repr(value)

@@ -219,7 +219,7 @@ def _text(value: Value) -> str:
     if not isinstance(value, str):
         raise no_form(value, "text")
     if "\0" in value:
-        raise NoFormError("the text holds a NUL character, which PostgreSQL cannot")
+        raise NoFormError("the text holds a NUL character, which PostgreSQL cannot store")
     return value
 
 

@@ -155,7 +155,12 @@ def skip(config: str, sites: Sequence[str], as_json: bool, number: int, yes: boo
 def edit(
     config: str, sites: Sequence[str], as_json: bool, number: int, values: Sequence[str], nulls: Sequence[str]
 ) -> None:
-    """Change values of a parked change (the site's columns), before trying it again. The site keeps its own values."""
+    """Change values of a parked change (the site's columns, not its key), before trying it again.
+
+    The site keeps its own values: audit goes on naming the row until it is corrected there, too.
+    """
+    from replicator.parked import edit as edit_change
+
     edits: dict[str, str | None] = dict.fromkeys(nulls)
     for text in values:
         column, equals, value = text.partition("=")
@@ -167,9 +172,10 @@ def edit(
     if not edits:
         raise click.UsageError("nothing to change: use --set COLUMN=VALUE or --null COLUMN")
     app = open_app(config)
-    site, _ = _find(app, sites, number)
-    with closing(app.target(site, app.plans(site))) as target:
-        target.edit_parked(number, edits)
+    site, found = _find(app, sites, number)
+    plans = app.plans(site)
+    with closing(app.target(site, plans)) as target:
+        edit_change(target, plans, found, edits)
         (change,) = target.list_parked(ids=[number])
     if as_json:
         show_json(_document(site, change))
@@ -194,7 +200,7 @@ def _document(site: str, change: ParkedChange) -> dict[str, object]:
 def _show_change(site: str, change: ParkedChange) -> None:
     say(f"change {change.id}: {_word(change)} of {change.table} {change.key} from {site}")
     say(f"  {change.state} since {at(change.parked_at)}, tried {count(change.attempts, 'time')}")
-    code = f" [{change.sqlstate}]" if change.sqlstate else ""
+    code = f" [{change.sqlstate}]" if change.sqlstate and f"[{change.sqlstate}]" not in change.cause else ""
     say(f"  cause: {_cause(change.cause)}{code}", BAD)
     columns = list(dict.fromkeys([*(change.before or {}), *(change.after or {})]))
     rows = [

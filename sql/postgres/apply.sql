@@ -23,13 +23,13 @@ create temp table "__text__" (/*: columns */ v0 text /*:*/);
 
 -- name: create_rows
 -- Rows of a source without record literals, copied in typed.
-create temp table "__rows__" (ord bigint, op "char", changed_at bigint, /*: columns */ v0 text /*:*/) on commit delete rows;
+create temp table "__rows__" (ord bigint, op "char", changed_at bigint, /*: columns */ v0 text /*:*/);
 
 -- name: create_change
 -- Net change per row of the span: existed = the source had the row before, present = it has it after.
 create temp table "__change__" (
     ord bigint, existed boolean, present boolean, changed_at bigint, base bigint, /*: columns */ k0 text, b0 text, a0 text /*:*/
-) on commit delete rows;
+);
 
 -- name: copy_stage
 copy pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) from stdin;
@@ -86,6 +86,12 @@ select relation, changed_at from pg_temp.replicator_stage where ord between $1 a
 
 -- name: empty_change
 truncate pg_temp."__change__";
+
+-- name: empty_rows
+truncate pg_temp."__rows__";
+
+-- name: forget_rows
+delete from pg_temp."__rows__";
 
 -- name: forget_change
 delete from pg_temp."__change__";

@@ -289,7 +289,7 @@ def test_passwords_stay_out_of_messages(postgres_database: PostgresDatabases) ->
     ("23505", RejectedError), ("22003", RejectedError), ("P0001", RejectedError),
     ("2F002", RejectedError), ("44000", RejectedError),
     ("42501", SetupError), ("42P01", SetupError), ("42703", SetupError), ("28000", SetupError), ("3D000", SetupError),
-    ("42601", BatchError), ("XX000", BatchError),
+    ("42601", RejectedError), ("XX000", BatchError),
 ])  # fmt: skip
 def test_every_kind_of_driver_error_has_its_place_in_our_tree(sqlstate: str, kind: type[Exception]) -> None:
     error = psycopg.errors.lookup(sqlstate)("x") if sqlstate != "P0001" else psycopg.errors.RaiseException("x")

@@ -37,7 +37,6 @@ class Apply:
         self._move = False
         self._left = False
         self._dirty: set[int] = set()
-        self._passed: dict[int, int] = {}
         self.applied: dict[Lane, int] = {}
         self.net = 0
         self.conflicts = 0
@@ -117,7 +116,7 @@ class Apply:
         for number in self._session.in_order(text | typed):
             lane = self._session.lane(number)
             if number in self._dirty:
-                self._empty(lane, number)
+                self._empty(lane)
             self._dirty.add(number)
             self._load_lane(lane, number, span, text=number in text)
             if self._stage.may_repeat(number) and self._session.one(lane.has_repeats)[0]:
@@ -127,18 +126,32 @@ class Apply:
                     self._session.run(step)
             self._session.run(lane.simple("net_nothing"))
             count = self._session.one(lane.simple("count_change"))[0]
-            self._passed[number] = self._passed.get(number, 0) + count
+            lane.passed_changes += count
             if count:
                 self._check_fit(lane)
                 self._loaded.append((lane, count))
                 self.applied[lane] = self.applied.get(lane, 0) + count
 
-    def _empty(self, lane: Lane, number: int) -> None:
+    def _empty(self, lane: Lane) -> None:
         """Few rows are deleted, which is quicker; TRUNCATE makes new files each time, but leaves nothing to step over."""
-        few = self._passed.get(number, _FEW) < _FEW
+        few = lane.passed_changes < _FEW
         self._session.run(lane.simple("forget_change" if few else "empty_change"))
         if not few:
-            self._passed[number] = 0
+            lane.passed_changes = 0
+
+    def tidy(self) -> None:
+        """Empty the tables of the lanes that were used, at the end of a transaction.
+
+        The database would do so by itself, but for all lanes of the session at every commit.
+        """
+        for number in sorted(self._dirty):
+            self._empty(self._session.lane(number))
+        for number in sorted(self._stage.row_lanes):
+            lane = self._session.lane(number)
+            few = lane.passed_rows < _FEW
+            self._session.run(lane.simple("forget_rows" if few else "empty_rows"))
+            if not few:
+                lane.passed_rows = 0
 
     def _load_lane(self, lane: Lane, number: int, span: Span, *, text: bool) -> None:
         feed, known = self._session.read_feed(lane.place) if lane.plan.ledgered else (0, False)

@@ -34,6 +34,7 @@ class Lane:
         self.live = tuple(place for place, column in enumerate(self.columns) if column is not None)
         self.key = tuple(relation.columns.index(name) for name in plan.key)
         self.cascades: tuple[Cascade, ...] = ()
+        self.passed_changes = self.passed_rows = 0  # since the change table and the rows table were last truncated
         self.image = f"replicator_image_{number}"
         self.text = f"replicator_text_{number}"
         self.rows = f"replicator_rows_{number}"

@@ -75,6 +75,7 @@ class Stage:
                 with connection.transaction(), connection.cursor().copy(lane.copy_rows.encode()) as copy:
                     for row in block.rows:
                         copy.write_row(row)
+                lane.passed_rows += len(block.rows)
             except psycopg.Error as error:
                 if not isinstance(translate(error, self._session.place), RejectedError):
                     raise

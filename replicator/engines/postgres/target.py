@@ -90,6 +90,7 @@ class PostgresTarget:
         self._begin()
         with self._session.transaction():
             yield
+            self._apply.tidy()
         with translated(self._place):
             self._session.analyze_grown(self._apply.applied)
 
