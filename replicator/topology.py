@@ -23,6 +23,8 @@ from replicator.settings import Settings
 from replicator.shapes import Feed, derive_foreign_keys, derive_shape, in_foreign_key_order, unique_columns
 
 _OURS = "replicator"
+_WIDEST = 1_590
+"""Before and after image, key and bookkeeping of a row stand in one table of 1,600 columns while a batch is applied."""
 _LISTED = 12
 
 
@@ -208,6 +210,11 @@ class _Draft:
         columns = tuple(self._column(feed, column, shape) for column in feed.columns)
         if self.existing(feed.target) is not None:
             self._check_target(feed, shape, {column.target for column in columns})
+        if self.centre.engine is Engine.POSTGRES and 2 * len(columns) + len(feed.key) > _WIDEST:
+            raise SetupError(
+                f"{feed}: {len(columns)} columns are more than can be compared at the centre",
+                hint=f"exclude columns, so that at most {(_WIDEST - len(feed.key)) // 2} are left",
+            )
         feeders = {other.site for other in self.feeds if other.target == feed.target}
         alone = SITE in rule.keyed_by or len(self.settings.sites) == 1 or (complete and len(feeders) == 1)
         truncate = rule.truncate or defaults.truncate or (TruncatePolicy.REPLICATE if alone else TruncatePolicy.PARK)

@@ -59,6 +59,7 @@ class SqliteSource:
         self._own_watcher: Watcher | None = None
         self._watch = FileWatch(self._path, self._probe)
         self._opened: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._readers: dict[int, TableReader] = {}
         self._schema_version: int | None = None
         self._data_version: int | None = None
@@ -267,6 +268,7 @@ class SqliteSource:
             self._watcher.forget(self._watch)
         if self._opened is not None:
             with suppress(RetryableError, SetupError):
+                self._check_file()
                 self._say()
             self._opened.close()
             self._opened = None
@@ -281,9 +283,21 @@ class SqliteSource:
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None:
             # The watcher's thread asks for data_version while this source's own thread waits; never both at once.
+            self._file = self._find_file()  # before it is opened: what replaces it from here on is noticed
             self._opened = connect(self._path, any_thread=True)
             spare_the_disk(self._opened)
         return self._opened
+
+    def _find_file(self) -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = self._path.stat()
+            return found.st_dev, found.st_ino
+        return None
+
+    def _check_file(self) -> None:
+        """Raises RetryableError when another file, or none, has the open file's name: nobody writes to ours any more."""
+        if self._find_file() != self._file:
+            raise RetryableError(f"{self._place}: the file was moved or replaced while it was open; it is opened anew")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -296,8 +310,10 @@ class SqliteSource:
 
     def _probe(self) -> int | None:
         """The file's data_version; the last known one while a writer keeps readers out (it has not committed yet)."""
+        connection = self._connection
+        self._check_file()
         try:
-            (version,) = self._connection.execute(statement(_CATALOGUE, "data_version")).fetchone()
+            (version,) = connection.execute(statement(_CATALOGUE, "data_version")).fetchone()
         except sqlite3.OperationalError as error:
             if isinstance(translate(error, self._place), RetryableError):
                 return self._data_version
