@@ -134,6 +134,7 @@ class App:
                 return
             with self._lock:
                 self._catalogues[place] = catalogue
+                self._compiled = None
 
         with ThreadPoolExecutor(max_workers=min(8, len(wanted))) as pool:
             list(pool.map(read, wanted))
@@ -209,7 +210,7 @@ class App:
         link = self.link(site)
         with ExitStack() as opened:
             source, target = (opened.enter_context(closing(self.auditable(place))) for place in (site, CENTRE))
-            in_flight = opened.enter_context(closing(self.source(site, self.plans(site))))
+            in_flight = opened.enter_context(closing(self.source(site, self.link_plans(site))))
             centre = opened.enter_context(closing(self.installable(CENTRE)))
 
             def record() -> LinkRecord | None:
@@ -236,9 +237,15 @@ class App:
     def _shared(self) -> set[TableName]:
         """Target tables that more than one site writes, as far as is known, with nothing that tells their rows apart."""
         feeders: dict[TableName, int] = {}
-        for plan in self.plans_at(CENTRE):
-            feeders[plan.target] = feeders.get(plan.target, 0) + (not plan.constants)
-        unknown = any(site not in self._catalogues for site in self.sites)
+        unknown = False
+        for site in self.sites:
+            try:
+                plans = self.link_plans(site) if site in self._catalogues else None
+            except SetupError:
+                plans = None
+            unknown = unknown or plans is None
+            for plan in plans or ():
+                feeders[plan.target] = feeders.get(plan.target, 0) + (not plan.constants)
         return {name for name, sites in feeders.items() if sites > 1 or (sites and unknown)}
 
     def connect(self, site: str) -> Ends:
@@ -259,12 +266,13 @@ class App:
         ]  # fmt: skip
 
     def _connector(self, site: str) -> Callable[[], Ends]:
-        """Opens a link's ends; from the second time on it reads the site's tables anew, as they may have changed."""
+        """Opens a link's ends; from the second time on it reads both sides' tables anew, as they may have changed."""
         connected: list[bool] = []
 
         def connect() -> Ends:
             if connected:
-                self.forget(site)
+                for place in (site, CENTRE):
+                    self._require(place)
             connected.append(True)
             return self.connect(site)
 

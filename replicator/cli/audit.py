@@ -10,7 +10,7 @@ import click
 
 from replicator.cli.options import common, open_app
 from replicator.cli.output import BAD, EXIT_ERROR, GOOD, WARN, progress, say, show_json
-from replicator.errors import ReplicatorError
+from replicator.errors import ReplicatorError, SettingsError, SetupError
 
 if TYPE_CHECKING:
     from replicator.app import App
@@ -23,7 +23,7 @@ Examples:
   replicator audit --site factory_a --table 'devices_*' --json
 
 Rows still on their way are told apart from rows that differ; the replicator may go on working meanwhile.
-Exit codes: 0 equal, 1 different, 2 not proven (rows in flight, a site away), 3 the audit could not be run.
+Exit codes: 0 equal, 1 different, 2 not proven (rows in flight, a site away), 3 nothing could be audited.
 """
 
 
@@ -47,8 +47,7 @@ def audit(config: str, sites: Sequence[str], as_json: bool, tables: Sequence[str
     failed = dict(app.read_catalogues())
     if CENTRE in failed:
         raise failed[CENTRE]
-    app.topology()
-    wanted = _wanted(app, [site for site in chosen if site not in failed], tables)
+    wanted = _wanted(app, chosen, failed, tables)
     report = AuditReport(app.settings.topology, FORMS_VERSION)
     with progress("audit", sum(map(len, wanted.values())), "tables", hidden=as_json) as advance:
         for site in chosen:
@@ -66,9 +65,19 @@ def audit(config: str, sites: Sequence[str], as_json: bool, tables: Sequence[str
     raise SystemExit(EXIT_ERROR if len(dead) == len(chosen) else report.exit_code)
 
 
-def _wanted(app: App, sites: Sequence[str], tables: Sequence[str]) -> dict[str, list[TablePlan]]:
-    """The plans to audit by site. Raises a usage error for a table name that means none."""
-    plans = {site: list(app.plans(site)) for site in sites}
+def _wanted(
+    app: App, sites: Sequence[str], failed: dict[str, ReplicatorError], tables: Sequence[str]
+) -> dict[str, list[TablePlan]]:
+    """The plans to audit by site; a site whose tables do not fit is put to the failed. Raises for an unknown table."""
+    plans: dict[str, list[TablePlan]] = {}
+    for site in sites:
+        if site not in failed:
+            try:
+                plans[site] = list(app.link_plans(site))
+            except SettingsError:
+                raise
+            except SetupError as error:
+                failed[site] = error
     for pattern in tables:
         if plans and not any(_means(pattern, plan) for found in plans.values() for plan in found):
             raise click.BadParameter(f"no captured table is called {pattern!r}", param_hint="--table")

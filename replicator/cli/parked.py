@@ -110,7 +110,7 @@ def retry(config: str, sites: Sequence[str], as_json: bool, number: int | None, 
         found = list_changes(app.chosen(sites), lambda site: app.target(site, ()))
     tried = []
     for site in dict.fromkeys(site for site, _ in found):
-        with closing(app.target(site, app.plans(site))) as target:
+        with closing(app.target(site, app.link_plans(site))) as target:
             for each in try_again(site, target, [change for owner, change in found if owner == site]):
                 tried.append(each)
                 if not as_json:
@@ -173,7 +173,7 @@ def edit(
         raise click.UsageError("nothing to change: use --set COLUMN=VALUE or --null COLUMN")
     app = open_app(config)
     site, found = _find(app, sites, number)
-    plans = app.plans(site)
+    plans = app.link_plans(site)
     with closing(app.target(site, plans)) as target:
         edit_change(target, plans, found, edits)
         (change,) = target.list_parked(ids=[number])

@@ -21,7 +21,6 @@ from replicator.cli.output import (
     show_json,
     show_table,
 )
-from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.app import App
@@ -73,12 +72,8 @@ def read(app: App, sites: Sequence[str]) -> list[LinkStatus]:
 
     records, now = app.read_links()
     failed = dict(app.read_catalogues((CENTRE, *sites)))
-    try:
-        app.topology()
-    except ReplicatorError as error:
-        failed = {site: failed.get(site, error) for site in sites}
     links = [app.link(site) for site in sites]
-    return read_all(links, records, lambda link: app.source(link.site, app.plans(link.site)), now, failed)
+    return read_all(links, records, lambda link: app.source(link.site, app.link_plans(link.site)), now, failed)
 
 
 def _plain(each: LinkStatus) -> dict[str, object]:

@@ -35,6 +35,10 @@ values (/*: id */ 1 /*:*/, /*: topology */ '' /*:*/, /*: table */ '' /*:*/, /*: 
 update replicator_relation set retired_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 where id = /*: id */ 0 /*:*/
 
+-- name: record_columns
+update replicator_relation set columns = /*: columns */ '' /*:*/
+where id = /*: id */ 0 /*:*/
+
 -- name: order_read_all
 -- Op a: the reader is to read every row of the table, in small steps, behind all that was captured before.
 insert into replicator_outbox (relation, op, changed_at)
@@ -66,7 +70,7 @@ delete from replicator_link where topology = /*: topology */ '' /*:*/
 select number, checksum from replicator_migration order by number
 
 -- name: list_relations
-select id, table_name, fingerprint from replicator_relation where topology = ? and retired_at is null order by id
+select id, table_name, fingerprint, columns from replicator_relation where topology = ? and retired_at is null order by id
 
 -- name: next_relation
 select coalesce(max(id), 0) + 1 from replicator_relation

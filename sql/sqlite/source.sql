@@ -14,7 +14,7 @@ select changed_at from replicator_outbox where seq = ?
 select max(seq) from replicator_outbox
 
 -- name: list_relations
-select id, table_name, "key", fingerprint from replicator_relation where topology = ? and retired_at is null
+select id, table_name, "key", fingerprint, columns from replicator_relation where topology = ? and retired_at is null
 
 -- name: first_read_all
 -- The next order to read all rows of a table, if one lies in this stretch of the outbox.

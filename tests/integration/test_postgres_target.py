@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import psycopg
 import pytest
 
 from replicator.model import ParkedState
@@ -111,11 +112,14 @@ def test_netting_follows_the_images_when_a_statement_captured_its_parts_in_the_w
 def test_keys_arrive_as_they_are_spelled(both: Pair, kind: str, one: str, other: str, third: str) -> None:
     collate = ""
     if kind == "citext_like":
-        if not both.site.rows("select 1 from pg_collation where collprovider = 'i' limit 1"):
-            pytest.skip("the server is built without ICU: it has no collation in which case is nothing")
         kind, collate = "text", "collate caseless"
-        for place in (both.site, both.centre):
-            place.run("create collation caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        try:
+            for place in (both.site, both.centre):
+                place.run(
+                    "create collation caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+                )
+        except psycopg.errors.FeatureNotSupported:
+            pytest.skip("the server is built without ICU: it has no collation in which case is nothing")
     table = f"create table job (id {kind} {collate} primary key, n bigint)"
     both.site.run(table)
     both.centre.run(table)

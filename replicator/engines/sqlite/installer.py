@@ -58,6 +58,8 @@ class _State:
     triggers: dict[str, Trigger]
     migrations: dict[int, str]
     relations: dict[str, list[tuple[int, str]]]
+    columns: dict[int, frozenset[str]]
+    """Recorded columns by relation number."""
     next_relation: int
     key_places: int
     named: bool
@@ -230,14 +232,18 @@ class SqliteInstaller:
             next_relation += not same
             capture = capture_of(topology, relation, plan)
             retired = [number for number, _ in known if number != relation]
-            yield from _plan_capture(capture, plan, by_table.get(table.lower(), ()), new=not same, retired=retired)
+            wider = bool(same) and not {column.source for column in plan.columns} <= state.columns[relation]
+            found = by_table.get(table.lower(), ())
+            yield from _plan_capture(capture, plan, found, new=not same, wider=wider, retired=retired)
 
     def _read_state(self, topology: str) -> _State:
         tables = self._table_names()
         ours = "replicator_migration" in tables
         relations: dict[str, list[tuple[int, str]]] = {}
-        for number, table, fingerprint in self._rows("list_relations", topology) if ours else ():
+        recorded: dict[int, frozenset[str]] = {}
+        for number, table, fingerprint, listed in self._rows("list_relations", topology) if ours else ():
             relations.setdefault(str(table), []).append((int(str(number)), str(fingerprint)))
+            recorded[int(str(number))] = frozenset(json.loads(str(listed)))
         columns = self._connection.execute(statement(_CATALOGUE, "list_columns"), ("replicator_outbox",)).fetchall()
         places = sum(1 for column in columns if str(column[0]).startswith("k"))
         return _State(
@@ -245,6 +251,7 @@ class SqliteInstaller:
             triggers=self._triggers(),
             migrations={int(str(n)): str(c) for n, c in self._rows("list_migrations")} if ours else {},
             relations=relations,
+            columns=recorded,
             next_relation=int(str(self._rows("next_relation")[0][0])) if ours else 1,
             key_places=places or _FIRST_KEY_PLACES,
             named=bool(ours and self._rows("identity")),
@@ -277,7 +284,7 @@ class SqliteInstaller:
 
 
 def _plan_capture(
-    capture: Capture, plan: TablePlan, triggers: Sequence[Trigger], *, new: bool, retired: Sequence[int]
+    capture: Capture, plan: TablePlan, triggers: Sequence[Trigger], *, new: bool, wider: bool, retired: Sequence[int]
 ) -> Iterator[PlannedStatement]:
     """The transaction that makes one table's capture right, unless it is; ``triggers`` are all on that table."""
     wanted = capture.triggers()
@@ -286,11 +293,13 @@ def _plan_capture(
     oldest = min((trigger.place for trigger in mine.values()), default=0)
     newer = [trigger for trigger in triggers if not _is_ours(trigger.name) and trigger.place > oldest]
     in_place = mine.keys() == wanted.keys() and all(mine[name].same_text(body) for name, body in wanted.items())
-    if in_place and not newer and not new:
+    if in_place and not newer and not new and not wider:
         return
     always = [name for name in wanted if name.endswith(("_ai", "_au", "_ak", "_ad"))]
-    read_all = new or any(name not in mine for name in always)
-    yield planned.capture_table(capture, plan, new=new, retired=retired, stale=sorted(mine), read_all=read_all)
+    read_all = new or wider or any(name not in mine for name in always)
+    yield planned.capture_table(
+        capture, plan, new=new, wider=wider, retired=retired, stale=sorted(mine), read_all=read_all
+    )
 
 
 def _is_ours(name: str) -> bool:

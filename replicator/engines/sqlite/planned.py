@@ -42,7 +42,14 @@ def widen_outbox(place: int) -> PlannedStatement:
 
 
 def capture_table(
-    capture: Capture, plan: TablePlan, *, new: bool, retired: Sequence[int], stale: Iterable[str], read_all: bool
+    capture: Capture,
+    plan: TablePlan,
+    *,
+    new: bool,
+    wider: bool,
+    retired: Sequence[int],
+    stale: Iterable[str],
+    read_all: bool,
 ) -> PlannedStatement:
     """(Re-)creates the triggers of one table in one transaction.
 
@@ -50,13 +57,17 @@ def capture_table(
         capture: what the triggers are made from.
         plan: the table's plan.
         new: the relation is not on record yet.
+        wider: it is on record with fewer columns than are planned now.
         retired: relations this one replaces.
         stale: names of triggers to drop first.
-        read_all: order the reader to read every row, because changes were not captured until now.
+        read_all: order the reader to read every row, because changes, or columns, were not captured until now.
     """
     steps = [render(_statement("retire_relation"), fragments={"id": str(old)}) for old in retired]
     if new:
         steps.append(_add_relation(capture, plan))
+    elif wider:
+        values = {"id": str(capture.relation), "columns": literal(_columns(plan))}
+        steps.append(render(_statement("record_columns"), fragments=values))
     steps += [render(_statement("drop_trigger"), identifiers={"trigger": name}) for name in stale]
     steps += capture.triggers().values()
     if read_all:
@@ -71,13 +82,16 @@ def fingerprint_of(table: str, key: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([table, list(key)]).encode()).hexdigest()[:16]
 
 
+def _columns(plan: TablePlan) -> str:
+    return json.dumps([column.source for column in plan.columns], ensure_ascii=False)
+
+
 def _add_relation(capture: Capture, plan: TablePlan) -> str:
-    columns = json.dumps([column.source for column in plan.columns], ensure_ascii=False)
     values = {
         "id": str(capture.relation),
         "topology": literal(capture.topology),
         "table": literal(capture.table),
-        "columns": literal(columns),
+        "columns": literal(_columns(plan)),
         "key": literal(json.dumps(list(capture.key), ensure_ascii=False)),
         "fingerprint": literal(fingerprint_of(capture.table, capture.key)),
     }

@@ -61,6 +61,8 @@ class SqliteSource:
         self._opened: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._readers: dict[int, TableReader] = {}
+        self._recorded: dict[str, str] = {}
+        """The columns of each table as install wrote them down, when this source first looked."""
         self._schema_version: int | None = None
         self._data_version: int | None = None
         self._acknowledge_seconds = acknowledge_seconds
@@ -146,7 +148,11 @@ class SqliteSource:
         rows = self._connection.execute(statement(_CATALOGUE, "list_triggers")).fetchall()
         present = {(str(name), str(table).lower()) for name, table, _, _ in rows}
         found = self._connection.execute(statement(_SQL, "list_relations"), (self._link.topology,)).fetchall()
-        known = {str(table): (int(number), str(key), str(fingerprint)) for number, table, key, fingerprint in found}
+        known = {str(table): (int(number), str(key), str(fingerprint)) for number, table, key, fingerprint, _ in found}
+        recorded = {str(table): str(columns) for _, table, _, _, columns in found}
+        if recorded != (self._recorded or recorded):
+            raise RetryableError(f"{self._place}: install has recorded other columns; the link is planned anew")
+        self._recorded = recorded
         for plan in self._plans:
             table = plan.source.name.name
             number, key, fingerprint = known.get(table, (0, "[]", ""))
