@@ -50,15 +50,18 @@ select min(ord), max(ord), count(*), coalesce(max(changed_at), 0) from pg_temp."
 -- name: barrier_spans
 -- Cuts the text lane where a barrier starts or ends: neighbouring TRUNCATEs stand together (a cascade truncates parent and
 -- children), and so do neighbouring key updates of one relation.
+-- $1, $2: relations that are versions of one table, and a number for that table: a span holds one version of each.
 select min(ord), max(ord), count(*)
   from (select ord, sum(cut) over (order by ord) as island
           from (select ord,
                        case when (op = 't') is distinct from (lag(op) over w = 't')
                               or (op = 'k') is distinct from (lag(op) over w = 'k')
                               or (op = 'k' and relation <> lag(relation) over w)
+                              or (v.place is not null and relation <> lag(relation) over of_table)
                             then 1 else 0 end as cut
                   from pg_temp.replicator_stage
-                window w as (order by ord)) as marked) as islands
+                  left join unnest($1::integer[], $2::integer[]) as v (number, place) on v.number = relation
+                window w as (order by ord), of_table as (partition by v.place order by ord)) as marked) as islands
  group by island
  order by 1;
 

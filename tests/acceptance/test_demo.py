@@ -58,7 +58,7 @@ def test_no_process_outlives_a_killed_demo(tmp_path: Path) -> None:
         _wait(lambda: (folder / "replicator.log").exists())
         demo.kill()
         demo.wait()
-        _wait(lambda: not _processes(tmp_path))
+        _wait(lambda: not _processes(tmp_path), 180.0)
 
 
 def test_a_line_carries_both_ways_until_it_is_cut_and_again_when_it_is_mended() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from replicator.engines.sqlite.installer import SqliteInstaller
 from replicator.engines.sqlite.source import SqliteSource
-from replicator.errors import SetupError
+from replicator.errors import RetryableError, SetupError
 from tests.fixtures.sqlite_sites import LINK, TOPOLOGY, Replica, assert_equal, capture, create, plan_of, plans_of
 
 PART = "create table part (id integer primary key, serial text unique, qty integer, note text);"
@@ -162,6 +162,28 @@ def test_a_table_no_longer_planned_is_shown_and_left_alone(sqlite_file: Callable
     assert plan.statements == ()
     assert plan.leftovers == ("triggers on other",)
     installer.close()
+
+
+def test_a_new_column_is_brought_for_all_rows_at_the_next_install(sqlite_file: Callable[[str], Path]) -> None:
+    path = sqlite_file("site")
+    connection = create(path, PART + "insert into part (id, serial) values (1, 'a'), (2, 'b');")
+    plans = plans_of(path)
+    capture(path, plans)
+    running = Replica(SqliteSource(path, LINK, plans), plans)
+    running.catch_up()
+    connection.execute("alter table part add column colour text default 'red'")
+    connection.execute("insert into part (id, serial, colour) values (3, 'c', 'blue')")
+    running.catch_up()  # still knows nothing of the column
+
+    wider = plans_of(path)
+    capture(path, wider)
+    with pytest.raises(RetryableError, match="planned anew"):
+        running.catch_up()
+    running.source.close()
+    replica = Replica(SqliteSource(path, LINK, wider), wider)
+    replica.catch_up()
+    assert_equal(connection, replica)
+    assert not SqliteInstaller(path).plan_site(TOPOLOGY, wider).statements
 
 
 def test_an_edited_migration_is_refused(sqlite_file: Callable[[str], Path]) -> None:

@@ -35,6 +35,7 @@ class Stage:
         self.newest_changed_at = 0
         self._extent = (0, 0, 0)
         self._barriers = False
+        self._versions: dict[int, int] = {}
 
     @property
     def text_lanes(self) -> set[int]:
@@ -109,6 +110,8 @@ class Stage:
                 self._inserts[number] = extent[2]
             self._barriers |= barrier
             extents.append(extent)
+        self._versions = self._find_versions()
+        self._barriers |= bool(self._versions)
         for number in self.row_lanes:
             extents.append(list(self._session.one(self._session.lane(number).simple("rows_extent"))))
         filled = [extent for extent in extents if extent[2]] or [[0, 0, 0, 0]]
@@ -117,6 +120,14 @@ class Stage:
         )  # fmt: skip
         self.newest_changed_at = max(self.newest_changed_at, *(extent[3] for extent in filled))
         self.changes = self._extent[2] + self.parked
+
+    def _find_versions(self) -> dict[int, int]:
+        """Relations of the text lane that are versions of one table, with a number for it: their order must be kept."""
+        places: dict[str, list[int]] = {}
+        for number in self.text_lanes:
+            places.setdefault(self._session.lane(number).place, []).append(number)
+        shared = [numbers for numbers in places.values() if len(numbers) > 1]
+        return {number: place for place, numbers in enumerate(shared) for number in numbers}
 
     def _hold_behind_parked(self) -> None:
         waiting = self._parked.tables()
@@ -127,12 +138,13 @@ class Stage:
     # --- spans ---
 
     def spans(self) -> Sequence[Span]:
-        """One span, unless barriers cut the text lane."""
+        """One span, unless barriers, or versions of one table, cut the text lane."""
         low, high, count = self._extent
         if not count:
             return []
         if self._barriers:
-            return [Span(*row) for row in self._session.run(apply_sql("barrier_spans"))]
+            versions = list(self._versions), list(self._versions.values())
+            return [Span(*row) for row in self._session.run(apply_sql("barrier_spans"), *versions)]
         return [Span(low, high, count)]
 
     def halve(self, span: Span) -> tuple[Span, Span]:
