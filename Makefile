@@ -15,7 +15,7 @@ ENGINE_TESTS := tests/unit/test_embedded.py tests/contract $(wildcard tests/inte
 	tests/integration/test_crash.py tests/integration/test_types.py tests/integration/test_audit_values.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint fmt bench build clean
+.PHONY: help venv demo test test-all test-others lint fmt bench build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,9 @@ demo: $(VENV)/.demo ## watch two SQLite factories and a PostgreSQL one replicate
 test: $(VENV)/.dev ## all tests, on the first PostgreSQL found (ARGS=..., REPLICATOR_TEST_SERVER=..., JOBS=...)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-test-all: test ## all tests, then those of the engines on every other PostgreSQL found
+test-all: test test-others ## all tests, then those of the engines on every other PostgreSQL found
+
+test-others: $(VENV)/.dev ## the tests of the engines on every PostgreSQL found but the first
 	@set -e; for label in $$($(BIN)/python -m tests.fixtures.others); do \
 		echo "== $$label"; \
 		REPLICATOR_TEST_SERVER=$$label $(BIN)/python -m pytest -n $(JOBS) $(ENGINE_TESTS) -k "not sqlite-sqlite" -m "not slow" $(ARGS); \

@@ -50,10 +50,15 @@ select min(ord), max(ord), count(distinct ord / 2), coalesce(max(changed_at), 0)
 select exists (select 1 from replicator_stage where op = 't')
 
 -- name: list_spans
--- Runs of changes and runs of TRUNCATEs, in turn.
+-- Runs of changes and runs of TRUNCATEs, in turn; of one table a run holds one version. ?1: [relation, number of its table]
+-- of each relation that is a version among others.
 select min(ord), max(ord), count(distinct ord / 2) from (
     select ord, sum(cut) over (order by ord) as run from (
-        select ord, (op = 't') is not lag(op = 't') over (order by ord) as cut from replicator_stage
+        select s.ord, (s.op = 't') is not lag(s.op = 't') over (order by s.ord)
+            or (v.place is not null and lag(s.relation, 1, s.relation) over (partition by v.place order by s.ord) <> s.relation) as cut
+        from replicator_stage as s
+        left join (select json_extract(value, '$[0]') as number, json_extract(value, '$[1]') as place from json_each(?1)) as v
+            on v.number = s.relation
     )
 ) group by run order by 1
 

@@ -37,16 +37,24 @@ class Lane:
     """One relation on its way into one table.
 
     Args:
-        relation: what the source calls the rows.
+        relation: what the source calls the rows, without columns that are not planned any more.
         plan: where they go.
         shape: the target table as it is.
         shapes: all tables of the target, for foreign keys.
+        live: places of the relation's columns in an image as it comes.
     """
 
     relation: Relation
     plan: TablePlan
     shape: TableShape
     shapes: Mapping[TableName, TableShape]
+    live: tuple[int, ...]
+
+    def project(self, image: Sequence[object] | None) -> Sequence[object] | None:
+        """An image as it comes, without the values of columns that are not planned any more."""
+        if image is None or len(image) == len(self.live):
+            return image
+        return [image[place] for place in self.live]
 
     @property
     def place(self) -> str:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from replicator.engines.sqlite.catalogue import read_catalogue
@@ -206,7 +207,10 @@ class Session:
                     f"link {self.link}: no plan for table {relation.table}", hint="run: replicator install"
                 )
             shape = self._shape(plan.target)
-            found = Lane(relation, plan, shape, self._shapes)
+            planned = {column.source for column in plan.columns}
+            live = tuple(place for place, name in enumerate(relation.columns) if name in planned)
+            alive = replace(relation, columns=tuple(relation.columns[place] for place in live))
+            found = Lane(alive, plan, shape, self._shapes, live)
             self._lanes[(relation.id, relation)] = found
         return found
 

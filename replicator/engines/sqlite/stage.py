@@ -6,6 +6,7 @@ the target cannot hold is staged as a *fault*: its span is refused, halved, and 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -81,6 +82,7 @@ class Stage:
 
     def stage_native(self, lane: Lane, order: int, op: str, changed_at: int, values: Image) -> None:
         """Stage one row of a key-mode source value by value."""
+        values = lane.project(values) or ()
         reasons = (
             f"column {name}: {reason}"
             for name, value, declared in zip(lane.columns, values, lane.target_types, strict=True)
@@ -101,6 +103,7 @@ class Stage:
     ) -> None:
         """Stage one change of a PostgreSQL source; a key update becomes two parts: the old row gone, the new one there."""
         lane = self.lane(relation)
+        before, after = lane.project(before), lane.project(after)
         if op == Op.TRUNCATE:
             self._insert(lane, order, op, changed_at, None, None, "")
         elif op == Op.KEY_UPDATE:
@@ -138,13 +141,24 @@ class Stage:
     # --- spans ----------------------------------------------------------------------------------------------------
 
     def spans(self) -> Sequence[Span]:
-        """The stage as one span, cut where TRUNCATEs begin and end."""
+        """The stage as one span, cut where TRUNCATEs begin and end, and between versions of one table."""
         run = self._session.run
         low, high, count, _ = run(apply_sql("stage_extent")).fetchone()
         if not count:
             return ()
         (cut,) = run(apply_sql("has_truncates")).fetchone()
-        return tuple(Span(*row) for row in run(apply_sql("list_spans"))) if cut else (Span(low, high, count),)
+        versions = self._versions()
+        if not cut and not versions:
+            return (Span(low, high, count),)
+        return tuple(Span(*row) for row in run(apply_sql("list_spans"), json.dumps(versions)))
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """Relations that are versions of one table, with a number for it: their order must be kept."""
+        places: dict[str, list[int]] = {}
+        for number in self._relations:
+            places.setdefault(self.lane(number).place, []).append(number)
+        shared = [numbers for numbers in places.values() if len(numbers) > 1]
+        return [(number, place) for place, numbers in enumerate(shared) for number in numbers]
 
     def halve(self, span: Span) -> tuple[Span, Span]:
         """Two halves by number of changes."""
