@@ -144,7 +144,8 @@ def install(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbose
 def uninstall(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbose: bool) -> None:
     """Remove all of ours: triggers first, then our tables; and prove by catalogue query that nothing is left.
 
-    With --site only those sites are done, and the centre keeps its record of them.
+    Changes that are not at the centre yet are dropped with the outbox: look at replicator status first. With --site only
+    those sites are done, and the centre keeps its record of them.
     """
     from replicator import install as operation
     from replicator.settings import CENTRE
@@ -160,7 +161,7 @@ def uninstall(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbo
     if any(each.statements for each in removals.values()) and not yes:
         if not can_ask() or as_json:
             raise click.UsageError("nothing is removed without --yes")
-        click.confirm("remove all this? (your tables and rows stay)", abort=True)
+        click.confirm("remove all this? (your tables and rows stay; captured changes not at the centre yet are dropped)", abort=True)
     left = {}
     for place, each in removals.items():
         try:
