@@ -14,5 +14,5 @@ def decide(conflicts: Iterable[Conflict], policies: Mapping[PolicyName, Policy] 
     Raises KeyError when a conflict names a policy that does not exist: settings refuse those before.
     """
     for conflict in conflicts:
-        verdict, reason = policies[conflict.policy](conflict)
-        yield Decision(conflict, verdict, str(conflict.policy), reason)
+        verdict, reason = policies[conflict.policy.name](conflict)
+        yield Decision(conflict, verdict, str(conflict.policy.name), reason)

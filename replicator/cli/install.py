@@ -161,7 +161,10 @@ def uninstall(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbo
     if any(each.statements for each in removals.values()) and not yes:
         if not can_ask() or as_json:
             raise click.UsageError("nothing is removed without --yes")
-        click.confirm("remove all this? (your tables and rows stay; captured changes not at the centre yet are dropped)", abort=True)
+        click.confirm(
+            "remove all this? (your tables and rows stay; captured changes not at the centre yet are dropped)",
+            abort=True,
+        )
     left = {}
     for place, each in removals.items():
         try:

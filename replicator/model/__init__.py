@@ -1,7 +1,18 @@
 """Values that travel between the floors: frozen dataclasses and enums, no I/O. See the glossary in README."""
 
 from replicator.model.catalogue import Catalogue, ColumnShape, ForeignKeyShape, TableName, TableShape, UniqueShape
-from replicator.model.plan import ColumnPlan, LinkName, Relation, RowFilter, TablePlan
+from replicator.model.plan import (
+    CentralTable,
+    ColumnPlan,
+    LinkName,
+    PolicyPlan,
+    Relation,
+    Route,
+    RouteStep,
+    RowFilter,
+    RuleExpression,
+    TablePlan,
+)
 from replicator.model.stream import (
     Conflict,
     DatabasePlan,
@@ -13,6 +24,7 @@ from replicator.model.stream import (
     ParkedChange,
     PlannedStatement,
     RecordedConflict,
+    RowEvent,
     Span,
 )
 from replicator.model.words import (
@@ -30,6 +42,7 @@ from replicator.model.words import (
 
 __all__ = [
     "Catalogue",
+    "CentralTable",
     "ColumnPlan",
     "ColumnShape",
     "Conflict",
@@ -50,10 +63,15 @@ __all__ = [
     "ParkedState",
     "PlannedStatement",
     "PolicyName",
+    "PolicyPlan",
     "Position",
     "RecordedConflict",
     "Relation",
+    "Route",
+    "RouteStep",
+    "RowEvent",
     "RowFilter",
+    "RuleExpression",
     "Span",
     "TableName",
     "TablePlan",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replicator.model.catalogue import TableName, TableShape
-from replicator.model.words import Direction, Engine, PolicyName, TruncatePolicy
+from replicator.model.words import ConflictKind, Direction, Engine, PolicyName, TruncatePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,87 @@ class RowFilter:
     postgres: tuple[str, ...]
     sqlite: tuple[str, ...] = ()
     obstacle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleExpression:
+    """A user's own rule as a SQL expression, in both engines' spelling; empty where the rule is none, or has no exact form.
+
+    The text answers ``source``, ``centre`` or ``park``. Rows are read behind the aliases ``site`` (the site's change),
+    ``centre`` (the row as it is there) and ``base`` (what the site started from); all columns are NULL where there is no row.
+    """
+
+    source: str
+    postgres: str = ""
+    sqlite: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPlan:
+    """Who decides the conflicts of one table.
+
+    ``kinds``: another policy for these conflict kinds. ``columns``: target column → policy, where columns are merged.
+    ``otherwise``: for columns that both sides changed and ``columns`` does not name, for merges without two rows, and for
+    sites ``priority`` (places, the first wins, ``centre`` among them) does not tell apart. ``rule`` or ``python``
+    (``module:callable``): the user's own. ``unsure``: what becomes of a ``newest_wins`` whose times are closer than the
+    clocks are known: ``flag`` or ``park``.
+    """
+
+    name: PolicyName = PolicyName.SOURCE_WINS
+    kinds: tuple[tuple[ConflictKind, PolicyName], ...] = ()
+    columns: tuple[tuple[str, PolicyName], ...] = ()
+    otherwise: PolicyName = PolicyName.NEWEST_WINS
+    priority: tuple[str, ...] = ()
+    rule: RuleExpression | None = None
+    python: str = ""
+    unsure: str = "flag"
+
+    @property
+    def names(self) -> frozenset[PolicyName]:
+        """Every policy that may come to decide."""
+        used = {self.name, *(name for _, name in self.kinds), *(name for _, name in self.columns)}
+        falls_back = used & {PolicyName.MERGE_COLUMNS, PolicyName.SITE_PRIORITY, PolicyName.RULE}
+        return frozenset(used | ({self.otherwise} if falls_back else set()))
+
+    @property
+    def merges(self) -> bool:
+        """Whether the base is needed value by value, not only as a checksum."""
+        return bool(self.names & {PolicyName.MERGE_COLUMNS, PolicyName.RULE})
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStep:
+    """From a table to the one it follows: columns here, the parent, and its columns they refer to."""
+
+    columns: tuple[str, ...]
+    parent: TableName
+    parent_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How the rows of a centre table are divided among the sites: by ``columns`` of the table at the end of ``path``.
+
+    No columns: every site may want every row. An empty path: the table itself. NULL, or a parent that is not there,
+    concerns every site; what a site gets is decided when it reads, by its plan's condition.
+    """
+
+    columns: tuple[str, ...] = ()
+    path: tuple[RouteStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CentralTable:
+    """A table of the centre whose own changes are captured there.
+
+    ``sent``: some site gets its rows. ``versioned``: the ledger keeps who wrote each row last, and when.
+    """
+
+    table: TableShape
+    key: tuple[str, ...]
+    route: Route = Route()
+    sent: bool = True
+    versioned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +130,12 @@ class TablePlan:
     value this site puts in (``keyed_by``), always text; the target's key is constants + key.
     ``ledgered``: the source gives no before images (SQLite key mode), so the target's ledger says what the site believed.
     ``target_shape`` is what the target has, or what ``install`` will create there.
+    ``direction`` is the rule's. ``versioned``: the target's ledger also keeps who wrote each row last, and when.
+
+    On a link from the centre, ``source`` is the centre's table and ``target`` the site's. Then ``route`` and ``params``
+    (this site's values of the route's columns) say which changes concern the site, and ``where`` which rows it gets (over
+    the columns of the table at the end of ``route.path``); ``source_constants`` are centre columns with the value that
+    this site's rows have there (``keyed_by``), they are part of the source's key.
     """
 
     source: TableShape
@@ -60,10 +147,14 @@ class TablePlan:
     target_shape: TableShape
     constants: tuple[tuple[str, str], ...] = ()
     where: RowFilter | None = None
-    policy: PolicyName = PolicyName.SOURCE_WINS
+    policy: PolicyPlan = PolicyPlan()
     truncate: TruncatePolicy = TruncatePolicy.REPLICATE
     direction: Direction = Direction.TO_CENTRE
     ledgered: bool = False
+    versioned: bool = False
+    route: Route = Route()
+    params: tuple[str, ...] = ()
+    source_constants: tuple[tuple[str, str], ...] = ()
 
     @property
     def key_indexes(self) -> tuple[int, ...]:
@@ -99,5 +190,21 @@ class LinkName:
     site: str
     direction: Direction = Direction.TO_CENTRE
 
+    @property
+    def reverse(self) -> LinkName:
+        """The site's other link."""
+        other = Direction.FROM_CENTRE if self.direction.rises else Direction.TO_CENTRE
+        return LinkName(self.topology, self.site, other)
+
+    @property
+    def origin(self) -> str:
+        """How databases record who wrote what this link applies: ``<topology>/<site>``, or ``<topology>/centre``."""
+        return f"{self.topology}/{self.site if self.direction.rises else 'centre'}"
+
+    @property
+    def text(self) -> str:
+        """How a source's ``acknowledged`` names it."""
+        return f"{self.topology}/{self.site}/{self.direction}"
+
     def __str__(self) -> str:
-        return f"{self.site}→centre"
+        return f"{self.site}→centre" if self.direction.rises else f"centre→{self.site}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from replicator.model.plan import LinkName
-from replicator.model.words import ConflictKind, Engine, Op, ParkedState, PolicyName, Position, Verdict
+from replicator.model.plan import LinkName, PolicyPlan
+from replicator.model.words import ConflictKind, Engine, Op, ParkedState, Position, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,12 @@ class Span:
 class Conflict:
     """A staged change that does not fit the row it meets.
 
-    ``before``, ``after`` and ``current`` are images in the target's columns (``None``: no row); ``before`` is ``None``
-    also where the source gives no before image. ``key`` is the target's key as text.
+    ``before`` (the base: what the site started from), ``after`` and ``current`` are images in the target's columns, column →
+    text (``None``: no row); ``before`` is ``None`` also where the base is known by its checksum only (``based`` is false).
+    ``key`` is the target's key as text. ``site`` made the change, at ``changed_at`` (hybrid time).
+    ``current_origin`` wrote the current row last, or deleted it (a site's name, ``centre``, or empty: not known), at
+    ``current_at`` (0: not known). ``clock_error_us``: how far the two clocks may be apart. ``answer``: what the table's SQL
+    rule said.
     """
 
     ord: int
@@ -40,17 +44,29 @@ class Conflict:
     after: Mapping[str, object] | None
     current: Mapping[str, object] | None
     changed_at: int
-    policy: PolicyName
+    policy: PolicyPlan
+    site: str = ""
+    based: bool = True
+    current_origin: str = ""
+    current_at: int = 0
+    clock_error_us: int = 0
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one conflict: verdict, the rule that gave it, and why, in words."""
+    """The answer to one conflict: verdict, the rule that gave it, and why, in words.
+
+    ``result`` is the row a MERGE makes (the target's columns → text). ``unsure``: the times were closer than the clocks are
+    known.
+    """
 
     conflict: Conflict
     verdict: Verdict
     rule: str
     reason: str
+    result: Mapping[str, str | None] | None = None
+    unsure: bool = False
 
 
 @dataclass(slots=True)
@@ -99,7 +115,9 @@ class ParkedChange:
 class RecordedConflict:
     """A conflict as it was decided and put on record. ``kind`` is a ConflictKind, or ``parked`` for a dropped change.
 
-    ``before``, ``after`` and ``current`` are column → text, ``None`` for no row (or no before image).
+    ``before``, ``after``, ``current`` and ``result`` are column → text, ``None`` for no row (or no before image; ``based``
+    tells). ``result`` is the row the decision left. ``state``: ``decided``, ``waiting`` (for a person) or ``resolved``;
+    ``resolution`` says how, ``parked`` is the parked change that waits with it (0: none).
     """
 
     id: int
@@ -114,6 +132,32 @@ class RecordedConflict:
     verdict: str
     reason: str
     decided_at: int
+    site: str = ""
+    based: bool = True
+    result: Mapping[str, object] | None = None
+    current_origin: str = ""
+    current_at: int = 0
+    clock_error_us: int = 0
+    unsure: bool = False
+    state: str = "decided"
+    resolution: str = ""
+    parked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RowEvent:
+    """One thing that is known about a row: where it is on record, when it happened, who did what.
+
+    ``source``: ``outbox``, ``ledger``, ``conflict`` or ``parked``. ``origin``: who wrote it. ``image``: column → text, where
+    it is on record.
+    """
+
+    source: str
+    at: int
+    origin: str
+    what: str
+    image: Mapping[str, object] | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,38 @@ class Engine(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which way a table's changes flow."""
+    """Which way a table's changes flow; a link has one of the first two."""
 
     TO_CENTRE = "to_centre"
+    FROM_CENTRE = "from_centre"
+    BOTH = "both"
+
+    @property
+    def rises(self) -> bool:
+        """Whether a site's changes go to the centre."""
+        return self is not Direction.FROM_CENTRE
+
+    @property
+    def falls(self) -> bool:
+        """Whether the centre's changes go to the sites that want them."""
+        return self is not Direction.TO_CENTRE
 
 
 class PolicyName(StrEnum):
-    """Who wins a conflict."""
+    """Who wins a conflict. The ``*sql_wins`` names say it by engine; compiled plans never hold them."""
 
     SOURCE_WINS = "source_wins"
     CENTRE_WINS = "centre_wins"
+    POSTGRESQL_WINS = "postgresql_wins"
+    SQLITE_WINS = "sqlite_wins"
+    NEWEST_WINS = "newest_wins"
+    SITE_PRIORITY = "site_priority"
+    MERGE_COLUMNS = "merge_columns"
+    ADD = "add"
+    """For a column: the site's increment is added to what the centre has."""
+    RULE = "rule"
+    """The user's own rule: a SQL expression or a Python callable."""
+    MANUAL = "manual"
 
 
 class TruncatePolicy(StrEnum):
@@ -55,6 +77,8 @@ class Op(StrEnum):
     """Key mode: the row as it is now; whether it was there before is for the ledger to say."""
     GONE = "g"
     """Key mode: the row is not there now."""
+    MARKER = "m"
+    """The centre's outbox only: the place up to which it has processed a site's changes."""
 
 
 class ConflictKind(StrEnum):
@@ -73,6 +97,7 @@ class Verdict(StrEnum):
 
     APPLY = "apply"
     KEEP = "keep"
+    MERGE = "merge"
     PARK = "park"
 
 

@@ -14,7 +14,7 @@ from replicator.engines.sqlite.installer import SqliteInstaller
 from replicator.engines.sqlite.source import SqliteSource
 from replicator.engines.sqlite.target import SqliteTarget
 from replicator.errors import LeaseError, RetryableError, StaleError
-from replicator.model import LinkName, Outcome, PolicyName, Position, TablePlan
+from replicator.model import LinkName, Outcome, PolicyName, PolicyPlan, Position, TablePlan
 from replicator.pipeline import apply_span, retry_parked, run_once
 from tests.fixtures.sqlite_sites import LINK, TOPOLOGY, capture, connect, create, plans_of, table_rows
 
@@ -165,7 +165,7 @@ def test_no_third_row_is_replaced(make_pair: MakePair) -> None:
 @pytest.mark.parametrize("policy", [PolicyName.SOURCE_WINS, PolicyName.CENTRE_WINS])
 def test_conflicts_are_found_decided_and_recorded(policy: PolicyName, make_pair: MakePair) -> None:
     pair = make_pair(
-        PART + ROWS + "insert into part values (4, 'd', 4, 'g');", change=lambda p: replace(p, policy=policy)
+        PART + ROWS + "insert into part values (4, 'd', 4, 'g');", change=lambda p: replace(p, policy=PolicyPlan(policy))
     )
     pair.sync()
     pair.centre.executescript(

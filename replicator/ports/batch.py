@@ -1,0 +1,83 @@
+"""What a source hands to a target: consecutive whole transactions, as blocks of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.model import Position, Relation
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxBlock:
+    """Outbox rows as the source PostgreSQL's COPY text, raw: nothing in Python looks at a value.
+
+    Columns: ``ord bigint, relation integer, op "char", changed_at bigint, before text, after text``; images are
+    record literals (``record_out``) over the relation's columns.
+
+    From a centre: op is Op.STATE or Op.GONE (``after`` has the key's values only), and ``before`` is what a site keeps as the
+    row's base: the checksum the centre's ledger would have for ``after``.
+    """
+
+    chunks: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a site without before images believed a row to be, where the centre wrote it last. See RowBlock.
+
+    ``checksum`` and ``image`` are as the centre handed them out with the row (None where the row was not there).
+    """
+
+    ord: int
+    existed: bool
+    checksum: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowBlock:
+    """Rows of one relation as the source's driver gives them (SQLite storage classes: None, int, float, str, bytes).
+
+    Each row: ``(ord, op, changed_at, *values)`` in the relation's column order; ``op`` is Op.STATE, or Op.GONE with all
+    but the key values None. ``odd`` rows hold a value whose storage class or form does not fit the target column: they
+    take the careful way (value by value, parked when they do not fit). ``bases``, for some of the rows of both: what the site
+    knows better than the centre's ledger. ``checksums``, from a centre: one per row of ``rows`` and then of ``odd``, to be kept
+    as the rows' bases.
+    """
+
+    relation: int
+    rows: Sequence[tuple[object, ...]]
+    odd: Sequence[tuple[object, ...]] = ()
+    bases: Sequence[Base] = ()
+    checksums: Sequence[str | None] = ()
+
+
+class Batch(Protocol):
+    """Consecutive whole transactions of one source, streamed once in order. Memory used does not grow with its size."""
+
+    after: Position | None
+    relations: Mapping[int, Relation]
+
+    def blocks(self) -> Iterator[OutboxBlock | RowBlock]:
+        """The changes. Ordinals grow over the whole batch; per row, ordinal order is commit order. Call once."""
+        ...
+
+    @property
+    def upto(self) -> Position:
+        """The position after the batch; known once ``blocks`` is exhausted."""
+        ...
+
+    @property
+    def more(self) -> bool:
+        """Whether more can be read at once; known once ``blocks`` is exhausted."""
+        ...
+
+    @property
+    def marker(self) -> Position | None:
+        """From a centre: the place up to which it had processed the site's own changes by ``upto``; None: no news.
+
+        Known once ``blocks`` is exhausted.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""A database our tables and triggers are put into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from replicator.model import (
+    Catalogue,
+    CentralTable,
+    DatabasePlan,
+    Finding,
+    LinkRecord,
+    TablePlan,
+)
+
+
+class Installable(Protocol):
+    """A database our tables and triggers can be put into. Methods with a plan argument take all of one topology's."""
+
+    def read_catalogue(self) -> Catalogue:
+        """All user tables with columns, keys, unique and foreign keys. Read only."""
+        ...
+
+    def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:
+        """Connection, version, rights, settings, triggers as planned, table traps; each with the fix. Read only."""
+        ...
+
+    def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
+        """What is missing or drifted for capturing these tables: our tables, functions, triggers, relations. Read only."""
+        ...
+
+    def plan_centre(
+        self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable] = ()
+    ) -> DatabasePlan:
+        """What is missing at a target: our tables, user tables to create (parents first), capture. Read only.
+
+        At a site ``plans`` are those of the link from the centre, and ``captured`` is empty.
+        """
+        ...
+
+    def install(self, plan: DatabasePlan) -> None:
+        """Run a plan: idempotent, each object in a short transaction with a lock timeout."""
+        ...
+
+    def plan_uninstall(self, topology: str) -> DatabasePlan:
+        """What removes all of a topology's objects (ours only; triggers first). Read only."""
+        ...
+
+    def list_objects(self) -> Sequence[str]:
+        """Every object of ours in the database, by catalogue query: empty proves that nothing is left."""
+        ...
+
+    def list_links(self, topology: str) -> Sequence[LinkRecord]:
+        """Links recorded here (targets only)."""
+        ...
+
+    def read_clock(self) -> int:
+        """The database's wall clock, microseconds since 1970. Needs nothing of ours."""
+        ...
+
+    def close(self) -> None:
+        """Release all connections. Repeatable."""
+        ...

@@ -1,0 +1,29 @@
+-- The centre's own changes go to sites: key mode in the outbox, row versions in the ledger, conflicts that wait.
+
+-- At a centre an outbox row names a row by its key (a record literal) and is written once per ``route``: '' concerns every
+-- site, '=(…)' the sites with these values of the table's routing columns (a record literal of their texts),
+-- '@topology/site' one site alone. Op ``m`` (relation 0) is a marker: ``key`` is the position up to which that site's changes
+-- have been processed. Rows a site captures have no route.
+alter table replicator.outbox add column key text, add column route text;
+create index outbox_route on replicator.outbox (route, xid) where route is not null;
+
+-- A feed of link 0 is the centre's own: its ledger has the version of every row that more than one side writes, by the
+-- target's whole key. ``origin``: '<topology>/<site>', NULL for writes at the centre. ``image``: the row as a record literal,
+-- where columns are merged.
+alter table replicator.ledger add column origin text, add column image text;
+
+alter table replicator.conflict
+    add column based boolean not null default true,
+    add column result json,
+    add column current_origin text not null default '',
+    add column current_at bigint not null default 0,
+    add column clock_error_us bigint not null default 0,
+    add column unsure boolean not null default false,
+    add column state text not null default 'decided' check (state in ('decided', 'waiting', 'resolved')),
+    add column resolution text not null default '',
+    add column resolved_at timestamptz,
+    add column parked bigint not null default 0;
+create index conflict_waiting on replicator.conflict (parked) where state = 'waiting';
+
+-- A link that stayed away longer than the retention: pruning no longer waits for it, it must resync.
+alter table replicator.acknowledged add column expired_at timestamptz;
