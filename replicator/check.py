@@ -57,13 +57,27 @@ def finding_of(place: str, subject: str, error: ReplicatorError) -> Finding:
     return Finding(place, subject, False, error.message, error.hint)
 
 
-def check_places(places: Mapping[str, Sequence[TablePlan]], centre: str, opened: Open) -> Report:
-    """Check every place with the plans that concern it, several at a time. A dead one is a finding, not the end."""
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What one place is looked at for: the plans of what it sends, and of what it receives. None: it does neither."""
+
+    sends: Sequence[TablePlan] | None
+    receives: Sequence[TablePlan] | None
+
+
+def check_places(places: Mapping[str, Looks], opened: Open) -> Report:
+    """Check every place in its roles, several at a time. A dead one is a finding, not the end."""
 
     def check(place: str) -> list[Finding]:
+        looks = places[place]
+        found: list[Finding] = []
         try:
             with closing(opened(place)) as database:
-                return list(database.check(places[place], as_source=place != centre))
+                if looks.sends is not None:
+                    found += database.check(looks.sends, as_source=True)
+                if looks.receives is not None:
+                    found += database.check(looks.receives, as_source=False)
+            return list(dict.fromkeys(found))
         except ReplicatorError as error:
             return [finding_of(place, "access", error)]
 

@@ -20,6 +20,8 @@ from replicator.terms import Term
 
 _KINDS = enums.A_Expr_Kind
 ONE = "write exactly one condition over the table's columns"
+ROWS = ("site", "centre", "base")
+"""The rows a conflict rule reads: what the site wrote, what the centre has, what the site started from."""
 
 _FUNCTIONS: Mapping[str, tuple[tuple[str, ...], str]] = {
     **dict.fromkeys(("lower", "upper", "btrim", "ltrim", "rtrim", "reverse", "md5"), (("text",), "text")),
@@ -50,6 +52,15 @@ def read_condition(sql: str, columns: Mapping[str, str] | None) -> Term:
     return _Walk(columns).condition(_parse(sql))
 
 
+def read_answer(sql: str, columns: Mapping[str, str] | None) -> Term:
+    """A text made of the columns of several ROWS. Raises what ``read_condition`` raises."""
+    term = terms.settle(_Walk(columns, ROWS).term(_parse(sql)), "text")
+    if term.family not in ("text", "any"):
+        found = "nothing but NULL" if term.family == "null" else f"a {term.family} value"
+        raise SetupError(f"it gives {found}", hint="it must give a text: 'source', 'centre' or 'park'")
+    return term
+
+
 def _parse(sql: str) -> ast.Node:
     if "\0" in sql or not sql.strip():
         raise SetupError("it is empty or holds a NUL character", hint=ONE)
@@ -75,8 +86,8 @@ def _parse(sql: str) -> ast.Node:
 class _Walk:
     """Turns a parsed expression into a term; refuses by name what it does not know."""
 
-    def __init__(self, columns: Mapping[str, str] | None) -> None:
-        self._columns = columns
+    def __init__(self, columns: Mapping[str, str] | None, rows: Sequence[str] = ()) -> None:
+        self._columns, self._rows = columns, rows
         self._ways: Mapping[type[ast.Node], Callable[[ast.Node], Term]] = {
             ast.ColumnRef: self._column, ast.A_Const: self._constant, ast.BoolExpr: self._logic,
             ast.NullTest: self._null_test, ast.BooleanTest: self._boolean_test, ast.A_Expr: self._operator,
@@ -86,7 +97,7 @@ class _Walk:
 
     def condition(self, node: ast.Node) -> Term:
         term = terms.settle(self.term(node), "bool")
-        terms.require_boolean(term, "a row filter")
+        terms.require_boolean(term, "WHEN" if self._rows else "a row filter")
         return term
 
     def term(self, node: ast.Node) -> Term:
@@ -97,9 +108,7 @@ class _Walk:
         return way(node)
 
     def _column(self, node: ast.Node) -> Term:
-        if len(node.fields) != 1 or not isinstance(node.fields[0], ast.String):
-            raise SetupError("columns are written without a table name, and * is not allowed", hint=ONE)
-        written = node.fields[0].sval
+        row, written = self._named(node.fields)
         name, family = written, "any"
         if self._columns is not None:
             same = [column for column in self._columns if column.lower() == written.lower()]
@@ -107,8 +116,20 @@ class _Walk:
             if not name:
                 raise SetupError(f"the table has no column {written!r}", hint=f"columns: {', '.join(self._columns)}")
             family = self._columns[name]
-        shown = f"{terms.ALIAS}.{sqlfiles.quote(name)}"
+        shown = f"{row}.{sqlfiles.quote(name)}"
         return Term(family, shown, shown)
+
+    def _named(self, fields: Sequence[ast.Node]) -> tuple[str, str]:
+        """The row a column is written behind, and its name."""
+        names = [field.sval if isinstance(field, ast.String) else "*" for field in fields]
+        if not self._rows and len(names) == 1 and names != ["*"]:
+            return terms.ALIAS, names[0]
+        if not self._rows:
+            raise SetupError("columns are written without a table name, and * is not allowed", hint=ONE)
+        if len(names) != 2 or names[0] not in self._rows or names[1] == "*":
+            behind = ", ".join(f"{row}.{names[-1].replace('*', 'column')}" for row in self._rows)
+            raise SetupError(f"{'.'.join(names)} does not say of which row it is", hint=f"write one of {behind}")
+        return names[0], names[1]
 
     def _constant(self, node: ast.Node) -> Term:
         if node.isnull:

@@ -1,4 +1,4 @@
-"""Row filters of the YAML as values: parsed once, written for either engine behind a row's alias."""
+"""Row filters and conflict rules of the YAML as values: parsed once, written for either engine."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from collections.abc import Mapping
 
 from replicator import sqlfiles, terms
 from replicator.errors import SetupError
-from replicator.model import RowFilter
+from replicator.model import Engine, RowFilter, RuleExpression
 
 
-def parse_expression(sql: str, columns: Mapping[str, str] | None) -> RowFilter:
+def parse_expression(sql: str, columns: Mapping[str, str] | None, *, written: str = "") -> RowFilter:
     """The filter a YAML expression means for a table whose columns have these families (name → family).
 
     ``columns`` may be None while the table is not known: then every column name and type is accepted.
+    ``written``: what the user wrote, where ``sql`` was made of it.
     Raises SetupError naming the construct that is not allowed, or the column the table does not have.
     """
     from replicator.expressions import ONE, read_condition  # the parser is large, and most topologies have no filter
 
+    written = written or sql
     try:
         term = read_condition(sql, columns)
     except RecursionError:
-        raise SetupError(f"row filter {_short(sql)}: nested too deep", hint=ONE) from None
+        raise SetupError(f"row filter {_short(written)}: nested too deep", hint=ONE) from None
     except SetupError as error:
-        raise SetupError(f"row filter {_short(sql)}: {error.message}", hint=error.hint) from None
+        raise SetupError(f"row filter {_short(written)}: {error.message}", hint=error.hint) from None
     sqlite = tuple(term.sqlite.split(terms.ALIAS)) if not term.obstacle else ()
-    return RowFilter(sql, tuple(term.postgres.split(terms.ALIAS)), sqlite, term.obstacle)
+    return RowFilter(written, tuple(term.postgres.split(terms.ALIAS)), sqlite, term.obstacle)
 
 
 def require_sqlite(row_filter: RowFilter) -> None:
@@ -45,6 +47,29 @@ def render_sqlite(row_filter: RowFilter, alias: str) -> str:
     """The condition for SQLite with every column behind ``alias``. Raises SetupError when there is no exact form."""
     require_sqlite(row_filter)
     return "(" + sqlfiles.quote(alias).join(row_filter.sqlite) + ")"
+
+
+def compile_rule(sql: str, columns: Mapping[str, str] | None, centre: Engine = Engine.POSTGRES) -> RuleExpression:
+    """The rule a YAML expression means for a target table whose columns have these families (name → family).
+
+    It reads the rows ``site``, ``centre`` and ``base`` and gives a text. ``columns`` may be None while the table is not known.
+    Raises SetupError naming what is not allowed, or why a SQLite centre would not mean the same.
+    """
+    from replicator.expressions import read_answer
+
+    hint = "write one expression over site.…, centre.… and base.… that gives 'source', 'centre' or 'park'"
+    try:
+        term = read_answer(sql, columns)
+    except RecursionError:
+        raise SetupError(f"rule {_short(sql)}: nested too deep", hint=hint) from None
+    except SetupError as error:
+        raise SetupError(f"rule {_short(sql)}: {error.message}", hint=error.hint) from None
+    if centre is Engine.SQLITE and term.obstacle:
+        raise SetupError(
+            f"rule {_short(sql)} would not mean the same on a SQLite centre: {term.obstacle}",
+            hint="write it with constructs both engines share, or as a Python callable: python: module:callable",
+        )
+    return RuleExpression(sql, term.postgres, "" if term.obstacle else term.sqlite)
 
 
 def _short(sql: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from replicator.errors import SetupError
-from replicator.model import DatabasePlan, Engine, TablePlan
+from replicator.model import CentralTable, DatabasePlan, Engine, TablePlan
 from replicator.ports import Installable
 
 _STEPS = 40
@@ -27,9 +28,78 @@ class Removal:
     shared: tuple[str, ...]
 
 
-def plan_database(database: Installable, topology: str, plans: Sequence[TablePlan], *, centre: bool) -> DatabasePlan:
-    """What is to be run in one database. Read only."""
-    return database.plan_centre(topology, plans) if centre else database.plan_site(topology, plans)
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What one database is to a topology, as plans: what it sends and what it receives; None: nothing, by the rules.
+
+    A site sends to the centre and receives from it. ``captured``: the centre's own tables whose changes go to sites.
+    """
+
+    sends: Sequence[TablePlan] | None = None
+    receives: Sequence[TablePlan] | None = None
+    captured: Sequence[CentralTable] = ()
+
+    @property
+    def tables(self) -> int:
+        """Tables of the database that take part."""
+        here = {plan.source.name for plan in self.sends or ()} | {plan.target for plan in self.receives or ()}
+        return len(here | {each.table.name for each in self.captured})
+
+
+def plan_receiving(database: Installable, topology: str, roles: Roles) -> DatabasePlan | None:
+    """What a target needs: our tables, user tables it lacks, and at the centre the capture of its own changes."""
+    if roles.receives is None:
+        return None
+    return database.plan_centre(topology, roles.receives, roles.captured)
+
+
+def plan_sending(database: Installable, topology: str, roles: Roles) -> DatabasePlan | None:
+    """What a site needs for its changes to be captured."""
+    return None if roles.sends is None else database.plan_site(topology, roles.sends)
+
+
+def plan_database(database: Installable, topology: str, roles: Roles) -> DatabasePlan:
+    """All that is to be run in one database: what receiving needs, then capture. Read only."""
+    parts = [part(database, topology, roles) for part in (plan_receiving, plan_sending)]
+    first, *others = [plan for plan in parts if plan is not None]
+    for other in others:
+        first = _joined(first, other)
+    return first
+
+
+def install_database(
+    opened: Callable[[], Installable], topology: str, roles: Callable[[], Roles], advance: Callable[[int, str], None]
+) -> tuple[DatabasePlan, Roles]:
+    """Run what is to be run in one database, and give back what that was. Safe to repeat.
+
+    ``roles`` is asked again after tables were created: only then can their changes be captured.
+    """
+    done: DatabasePlan | None = None
+    known = roles()
+    for part in (plan_receiving, plan_sending):
+        if done is not None and done.statements:
+            known = roles()
+        with closing(opened()) as database:
+            plan = part(database, topology, known)
+            if plan is None:
+                continue
+            for count, purpose in run_plan(database, plan):
+                advance(count, purpose)
+        done = plan if done is None else _joined(done, plan)
+    if done is None:
+        raise SetupError("the topology's rules give this database nothing to do", hint="run: replicator check")
+    return done, known
+
+
+def _joined(first: DatabasePlan, second: DatabasePlan) -> DatabasePlan:
+    """Two plans of one database as one; what both want, our own tables, is run once."""
+    wanted = {(step.object, step.sql) for step in first.statements}
+    statements = (*first.statements, *(step for step in second.statements if (step.object, step.sql) not in wanted))
+    fingerprint = hashlib.sha256(f"{first.fingerprint} {second.fingerprint}".encode()).hexdigest()
+    leftovers = tuple(dict.fromkeys((*first.leftovers, *second.leftovers)))
+    return replace(
+        second, statements=statements, fingerprint=fingerprint[: len(second.fingerprint)], leftovers=leftovers
+    )
 
 
 def run_plan(database: Installable, plan: DatabasePlan) -> Iterator[tuple[int, str]]:

@@ -8,11 +8,20 @@ refuses is parked alone, and everything else of the batch is applied (invariant 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from replicator.decide import decide
 from replicator.errors import RejectedError
 from replicator.model import Outcome, Span
 from replicator.ports import Source, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """What ``heal`` did: rows applied, and rows that stay parked."""
+
+    healed: int
+    refused: int
 
 
 def run_once(source: Source, target: Target, limit: int) -> Outcome | None:
@@ -83,12 +92,30 @@ def try_span(target: Target, span: Span, *, check: bool = True) -> RejectedError
     return None
 
 
-def retry_parked(target: Target, parked_id: int) -> bool:
-    """Try one parked change again; false when it was refused again and stays parked with the new cause."""
+def retry_parked(target: Target, *parked_ids: int) -> bool:
+    """Try parked changes of one row again, as one net change in a transaction of its own.
+
+    False when the row was refused again: all stay parked, the first with the new cause.
+    """
     with target.transaction():
-        target.stage_parked(parked_id)
+        target.stage_parked(parked_ids)
         (span,) = target.spans()
         refused = try_span(target, span)
         if refused is not None:
             target.park(span, refused)
     return refused is None
+
+
+def heal(target: Target, limit: int) -> Healing:
+    """Try parked rows whose cause may have gone, ``limit`` at a time, and all again while any of them was applied.
+
+    A row that goes in may be what others waited for: the parent of a child, the holder of a unique value that leaves it.
+    Each row is a transaction of its own, so one that is refused again harms no other.
+    """
+    done = Healing(0, 0)
+    while True:
+        queues = target.list_queues(limit)
+        healed = sum(retry_parked(target, *queue) for queue in queues)
+        done = Healing(done.healed + healed, len(queues) - healed)
+        if not healed:
+            return done

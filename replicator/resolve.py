@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from replicator import filters, types
+from replicator import filters, routes, types
 from replicator.errors import SettingsError, SetupError
-from replicator.model import ColumnShape, Engine, RowFilter, TableName, TableShape
-from replicator.settings import Settings, TableRule
-from replicator.shapes import Feed
+from replicator.model import ColumnPlan, ColumnShape, Engine, RowFilter, TableName, TableShape
+from replicator.settings import Settings, TableRule, require_param
+from replicator.shapes import Feed, derive_site_shape
 
 SITE = "site"
 """The word of ``keyed_by`` that stands for the site's name."""
+_LISTED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,19 @@ class Resolve:
             where=self._where(),
         )
 
+    @property
+    def target(self) -> TableName:
+        """The table's name at the centre."""
+        return self._target()
+
     def _captured(self, column: ColumnShape) -> bool:
         wanted = self._meets("include", self.rule.columns.include, column.name)
         unwanted = self._meets("exclude", self.rule.columns.exclude, column.name)
         return wanted and not unwanted and not column.generated
+
+    def takes(self, column: str) -> bool:
+        """Whether the rule's ``include`` and ``exclude`` let a column go."""
+        return self._captured(self.shape.column(column))
 
     def _meets(self, where: str, patterns: Sequence[str], column: str) -> bool:
         met = [pattern for pattern in patterns if same_name(pattern, column, self.engine, glob=True)]
@@ -161,7 +172,7 @@ class Resolve:
         return found
 
     def _where(self) -> RowFilter | None:
-        if not self.rule.where:
+        if not self.rule.where or not self.settings.direction_of(self.rule).rises or self._divides():
             return None
         families = {column.name: types.family(self.engine, column.type) for column in self.shape.columns}
         try:
@@ -174,9 +185,88 @@ class Resolve:
             raise self._error(error.message, "where", error.hint) from None
         return row_filter
 
+    def _divides(self) -> bool:
+        """Whether the row filter has parameters: then it says what the site gets, not what it sends."""
+        return bool(routes.parameters(self.rule.where))
+
     def _error(self, message: str, key: str, hint: str) -> SettingsError:
         where = f"tables.{self.place}.{key}" if key else f"tables.{self.place}"
         return self.settings.error(f"site {self.site}, table {self.shape.name}: {message}", key=where, hint=hint)
+
+
+def absent_shape(
+    settings: Settings,
+    place: int,
+    site: str,
+    engine: Engine,
+    shape: TableShape,
+    centre: Engine,
+    used: set[tuple[int, str]],
+) -> TableShape:
+    """The table a rule that names one table would have at a site that lacks it, after the centre's ``shape``.
+
+    Without the columns of ``keyed_by``, those the rule excludes, and those the centre computes.
+    """
+    rule = settings.tables[place]
+    name = site_name(rule.name, engine)
+    back = {new: old for old, new in rule.columns.rename.items()}
+    names = {
+        column.name: next((old for new, old in back.items() if same_name(new, column.name, centre)), column.name)
+        for column in shape.columns
+        if not any(same_name(word, column.name, centre) for word in rule.keyed_by)
+    }
+    bare = TableShape(name, tuple(ColumnShape(found, "") for found in names.values()))
+    probe = Resolve(settings, place, site, engine, bare, centre, used)
+    kept = {
+        old: new
+        for old, new in names.items()
+        if probe.takes(new) and (not shape.column(old).generated or not settings.direction_of(rule).rises)
+    }
+    return derive_site_shape(shape, name, kept, centre, engine)
+
+
+def site_name(written: str, engine: Engine) -> TableName:
+    """The table of a site that a rule's plain name means."""
+    if engine is Engine.SQLITE:
+        return TableName("", written)
+    schema, _, table = written.rpartition(".")
+    return TableName(schema or "public", table)
+
+
+def check_words(settings: Settings, used: set[tuple[int, str]], met: Collection[str]) -> None:
+    """Every rule must have met a table (``met`` are those there are), every column word a column."""
+    for place, rule in enumerate(settings.tables):
+        if (place, "") not in used:
+            nobody = "neither a site nor the centre has" if settings.direction_of(rule).falls else "no site has"
+            raise settings.error(
+                f"{nobody} a table {rule.name!r} that no earlier rule takes",
+                key=f"tables.{place}.name",
+                hint=suggest(rule.name, sorted(met)) or _tables(met),
+            )
+        words = {
+            "include": rule.columns.include,
+            "exclude": rule.columns.exclude,
+            "rename": tuple(rule.columns.rename),
+            "types": tuple(rule.columns.types),
+        }
+        for where, patterns in words.items():
+            for pattern in patterns:
+                if (place, f"{where} {pattern}") not in used:
+                    key = f"tables.{place}.columns.{where}"
+                    raise settings.error(f"no table of this rule has a column {pattern!r}", key=key)
+
+
+def _tables(names: Collection[str]) -> str:
+    first = sorted(names)[:_LISTED]
+    if not first:
+        return "the sites have no tables at all: are these the right databases?"
+    return f"the sites have: {listed(first)}{', …' if len(names) > _LISTED else ''}"
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """What a misspelt word may have meant, as a sentence."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f"Did you mean {close[0]}?" if close else ""
 
 
 def matches(pattern: str, name: TableName, engine: Engine) -> bool:
@@ -188,13 +278,26 @@ def matches(pattern: str, name: TableName, engine: Engine) -> bool:
 
 
 def parse_filter(settings: Settings, place: int, rule: TableRule, columns: Mapping[str, str] | None) -> RowFilter:
-    """A rule's row filter for columns of these families; None before the table is known (errors then name the line)."""
+    """A rule's row filter for columns of these families; None before the table is known (errors then name the line).
+
+    Before the table is known, parameters of the sites are checked too, and any value stands for them.
+    """
     if columns is not None:
         return filters.parse_expression(rule.where, columns)
+    key = f"tables.{place}.where"
     try:
-        return filters.parse_expression(rule.where, None)
+        words = routes.parameters(rule.where)
+        filled = routes.fill(rule.where, dict.fromkeys(words, "0"))
+        parsed = filters.parse_expression(filled, None, written=rule.where)
     except SetupError as error:
-        raise settings.error(error.message, key=f"tables.{place}.where", hint=error.hint) from None
+        raise settings.error(error.message, key=key, hint=error.hint) from None
+    if words and not settings.direction_of(rule).falls:
+        message = ":site. divides the centre's rows among the sites, and this table only goes to the centre"
+        raise settings.error(message, key=key, hint="set direction: both or from_centre, or write a value")
+    for word in words if settings.params_known else ():
+        if word != routes.NAME:
+            require_param(settings, word, key, f"use :site.{routes.NAME}")
+    return parsed
 
 
 def same_name(word: str, name: str, engine: Engine, *, glob: bool = False) -> bool:
@@ -202,6 +305,23 @@ def same_name(word: str, name: str, engine: Engine, *, glob: bool = False) -> bo
     if engine is Engine.SQLITE:
         word, name = word.lower(), name.lower()
     return word == name or (glob and fnmatchcase(name, word))
+
+
+def find_column(shape: TableShape, name: str, engine: Engine) -> ColumnShape | None:
+    """The column a name means; SQLite's names know no case."""
+    return next((column for column in shape.columns if same_name(name, column.name, engine)), None)
+
+
+def column_plan(engine: Engine, column: ColumnShape, target_engine: Engine, found: ColumnShape) -> ColumnPlan:
+    """How the values of a column get into a column of the other side."""
+    staging = fits = ""
+    if engine is target_engine is Engine.POSTGRES and types.may_lose(column.type, found.type):
+        staging = types.staging_type(column.type, found.type)
+    if engine is Engine.SQLITE:
+        fits = types.fits_form(column.type, found.type, target_engine)
+        staging = types.widest(found.type) if target_engine is Engine.POSTGRES else ""
+    form = types.canonical_form(engine, column.type, target_engine, found.type)
+    return ColumnPlan(column.name, column.type, found.name, found.type, staging, fits, form)
 
 
 def listed(names: Sequence[str]) -> str:

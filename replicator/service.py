@@ -11,6 +11,7 @@ from replicator.worker import LinkReport, Worker
 _STACK_BYTES = 512 * 1024
 _CRASH_PAUSE = 30.0
 _NUDGE = 0.2
+_ROUNDS = 10
 
 
 class Service:
@@ -76,10 +77,38 @@ class Service:
 
 
 def drain_all(workers: Sequence[Worker], parallel: int) -> Iterator[tuple[Worker, Exception | None]]:
-    """Drain every link once, ``parallel`` at a time; each link with its error, or None, as it ends.
+    """Drain every link, ``parallel`` at a time; each link with its error, or None, as it ends.
 
-    One link's error, a bug of ours included, does not keep the others from being drained.
+    Where sites get changes too, all links to the centre are drained before those from it, and all again until a whole round
+    moved nothing: a row passed over because its site had just changed it is answered in the next round. Applications that
+    never stop writing end it after a number of rounds. One link's error, a bug of ours included, does not keep the others
+    from being drained.
     """
+    rising = [worker for worker in workers if worker.report.link.direction.rises]
+    falling = [worker for worker in workers if not worker.report.link.direction.rises]
+    if not (rising and falling):
+        yield from _drain_once(workers, parallel)
+        return
+    failed: set[Worker] = set()
+    for _ in range(_ROUNDS):
+        before = _moved(workers)
+        for links in (rising, falling):
+            for worker, failure in _drain_once([each for each in links if each not in failed], parallel):
+                if failure is not None:
+                    failed.add(worker)
+                    yield worker, failure
+        if _moved(workers) == before:
+            break
+    for worker in workers:
+        if worker not in failed:
+            yield worker, None
+
+
+def _moved(workers: Sequence[Worker]) -> int:
+    return sum(worker.report.batches + worker.report.healed for worker in workers)
+
+
+def _drain_once(workers: Sequence[Worker], parallel: int) -> Iterator[tuple[Worker, Exception | None]]:
     turn = threading.Semaphore(parallel)
     ended: list[tuple[Worker, Exception | None]] = []
     news = threading.Condition()

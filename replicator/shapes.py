@@ -149,6 +149,38 @@ def _exact(feed: Feed) -> Iterable[tuple[str, ...]]:
     return (*primary, *(unique.columns for unique in feed.source.uniques if unique.exact and unique.columns))
 
 
+def derive_site_shape(
+    shape: TableShape, name: TableName, names: Mapping[str, str], engine: Engine, site_engine: Engine
+) -> TableShape:
+    """The shape of a new table at a site that takes rows of a table of the centre: the mirror of ``derive_shape``.
+
+    ``names`` are the centre's columns that go there → their names at the site; ``engine`` is the centre's. Foreign keys
+    are left out: a site has some of the centre's rows, and the centre has checked them.
+    """
+
+    def column(found: ColumnShape) -> ColumnShape:
+        kind = centre_type(engine, found.type, site_engine)
+        same = engine is site_engine is Engine.SQLITE
+        return ColumnShape(names[found.name], kind, found.not_null, collation=found.collation if same else "")
+
+    columns = tuple(column(found) for found in shape.columns if found.name in names)
+    key = tuple(names[column] for column in shape.key if column in names)
+    primary = UniqueShape(_constraint_name(name, key, "pkey"), key, primary=True)
+    combinations = [[names[each] for each in found if each in names] for found in unique_columns(shape)]
+    whole = [
+        tuple(ours)
+        for ours, found in zip(combinations, unique_columns(shape), strict=True)
+        if set(found) - names.keys()
+        <= set(shape.key) - names.keys()  # what is left out is the same for all of a site's rows
+    ]
+    uniques = tuple(
+        UniqueShape(_constraint_name(name, found, "key"), found, deferrable=True)
+        for found in dict.fromkeys(whole)
+        if found and set(found) != set(key)
+    )
+    return TableShape(name, columns, key, (primary, *uniques))
+
+
 def derive_foreign_keys(
     feeds: Sequence[Feed],
     parents: Callable[[str, TableName], Feed | None],

@@ -1,18 +1,19 @@
 """How far every link is: asked of both databases now, never read from a flag.
 
-A link's health is the age of the oldest change that is not at the centre, and the last time both sides answered.
+A link's health is the age of the oldest change that is not at its target, and the last time both sides answered. A site
+that is away is shown from what the centre knows of it; it does not keep the others from being shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from replicator.errors import ReplicatorError, RetryableError
-from replicator.model import LinkName, LinkRecord
+from replicator.model import LinkName, LinkRecord, Position
 from replicator.ports import Source
 
 _STALLED_SECONDS = 150.0
@@ -29,17 +30,20 @@ class Health(StrEnum):
     """Behind, and nobody has moved it for minutes."""
     NEVER_RAN = "never ran"
     UNREACHABLE = "unreachable"
-    """The site or the centre does not answer: nothing can be said."""
+    """The site or the centre does not answer: nothing, or only what the other knows, can be said."""
     BROKEN = "broken"
     """Both answer, but the next batch cannot be read until a person mends something."""
+    EXPIRED = "expired"
+    """Away for longer than the retention: changes it has not got may be gone, it must resync."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
     """A link now. Times are seconds, ``None`` where unknown.
 
-    ``behind_seconds``: age of the oldest change not yet at the centre, parked ones apart; 0 when there is none.
-    ``proof_seconds``: since the replicator last spoke to both sides. ``skew_seconds``: the site's clock minus the centre's.
+    ``behind_seconds``: age of the oldest change not yet at the target, parked ones apart; 0 when there is none.
+    ``proof_seconds``: since the replicator last spoke to both sides. ``skew_seconds``: the source's clock minus the target's.
+    ``undecided``: conflicts that wait for a person's decision.
     """
 
     link: LinkName
@@ -50,6 +54,7 @@ class LinkStatus:
     horizon_holder: str = ""
     changes: int = 0
     conflicts: int = 0
+    undecided: int = 0
     parked: int = 0
     skew_seconds: float = 0.0
     problem: str = ""
@@ -61,72 +66,100 @@ class LinkStatus:
         return moving and (self.behind_seconds or 0.0) <= max_lag and not self.parked
 
 
-def read_status(link: LinkName, record: LinkRecord | None, open_source: Callable[[], Source], now: int) -> LinkStatus:
-    """One link's status. ``record``: what the centre knows of it; ``now``: the centre's clock, microseconds.
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How a link is looked at.
 
-    Read only on both sides. Errors of the tree become the status.
+    ``record``: what its target has on record of it, and the target's clock (microseconds); raises when it does not answer.
+    ``source``: opens its source.
     """
-    known = _recorded(link, record, now)
+
+    link: LinkName
+    record: Callable[[], tuple[LinkRecord | None, int]]
+    source: Callable[[], Source]
+
+
+def read_status(looks: Looks) -> LinkStatus:
+    """One link's status. Read only on both sides. Errors of the tree become the status."""
+    known, away = LinkStatus(looks.link, Health.UNREACHABLE), None
     try:
-        with closing(open_source()) as source:
-            return _ask(known, record, source)
+        record, now = looks.record()
+        known = _recorded(looks.link, record, now)
     except ReplicatorError as error:
-        health = Health.UNREACHABLE if isinstance(error, RetryableError) else Health.BROKEN
-        if health is Health.BROKEN and known.health is Health.NEVER_RAN:
-            health = Health.NEVER_RAN  # most likely it is not installed; the problem says so
-        return replace(known, health=health, problem=error.message, hint=error.hint)
+        record, away = None, error
+    try:
+        with closing(looks.source()) as source:
+            return _ask(known, record, source) if away is None else _ask_source(known, source, away)
+    except ReplicatorError as error:
+        return _troubled(known, away or error)
 
 
-def read_all(
-    links: Iterable[LinkName],
-    records: Sequence[LinkRecord],
-    open_source: Callable[[LinkName], Source],
-    now: int,
-    failed: Mapping[str, ReplicatorError],
-) -> list[LinkStatus]:
-    """Every link's status, several at a time. ``failed``: sites already known not to answer, with their error."""
-    recorded = {record.link: record for record in records}
-
-    def read(link: LinkName) -> LinkStatus:
-        def opener() -> Source:
-            if link.site in failed:
-                raise failed[link.site]
-            return open_source(link)
-
-        return read_status(link, recorded.get(link), opener, now)
-
+def read_all(links: Iterable[Looks]) -> list[LinkStatus]:
+    """Every link's status, several at a time."""
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        return list(pool.map(read, links))
+        return list(pool.map(read_status, links))
+
+
+def _troubled(known: LinkStatus, error: ReplicatorError) -> LinkStatus:
+    health = Health.UNREACHABLE if isinstance(error, RetryableError) else Health.BROKEN
+    if health is Health.BROKEN and known.health is Health.NEVER_RAN:
+        health = Health.NEVER_RAN  # most likely it is not installed; the problem says so
+    return replace(known, health=health, problem=error.message, hint=error.hint)
 
 
 def _recorded(link: LinkName, record: LinkRecord | None, now: int) -> LinkStatus:
-    """What the centre alone can tell."""
+    """What the target alone can tell."""
     if record is None or not (record.recorded_at or record.position):
         return LinkStatus(link, Health.NEVER_RAN, parked=record.parked if record else 0)
     proof = max(now - record.recorded_at, 0) / 1e6
     return LinkStatus(
         link, Health.UP_TO_DATE, proof_seconds=proof, changes=record.changes, conflicts=record.conflicts,
-        parked=record.parked, skew_seconds=record.skew_us / 1e6,
+        undecided=record.undecided, parked=record.parked, skew_seconds=record.skew_us / 1e6,
     )  # fmt: skip
 
 
-def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkStatus:
-    """Add what the site tells."""
-    position = record.position if record else None
-    identity = source.read_identity()
+def _behind(known: LinkStatus, source: Source, position: Position | None) -> LinkStatus:
+    """Add how much lies behind a position."""
     lag = source.read_lag(position)
     age = max(source.read_clock() - lag.oldest_changed_at, 0) / 1e6 if lag.changes and lag.oldest_changed_at else 0.0
-    found = replace(
+    return replace(
         known, behind_changes=lag.changes, behind_seconds=age, horizon_holder=lag.horizon_holder if lag.changes else ""
     )
+
+
+def _ask_source(known: LinkStatus, source: Source, away: ReplicatorError) -> LinkStatus:
+    """The target does not answer: its source knows when it acknowledged something last, and whether it has expired.
+
+    How much waits for it cannot be said: which rows are a site's depends on its tables.
+    """
+    found = _troubled(known, away)
+    standing = source.read_standing()
+    if standing is None:
+        return found
+    proof = max(source.read_clock() - standing.acknowledged_at, 0) / 1e6
+    found = replace(found, proof_seconds=proof)
+    return replace(found, health=Health.EXPIRED) if standing.expired else found
+
+
+def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkStatus:
+    """Add what the source tells."""
+    position = record.position if record else None
+    identity = source.read_identity()
+    standing = source.read_standing()
+    found = _behind(known, source, position)
     if record is not None and record.source_identity not in ("", identity):
         return replace(
-            found, health=Health.BROKEN, problem="the site's database is not the one this link was fed by",
-            hint="correct its url in the YAML; a restored or re-created site has to be read anew",
+            found, health=Health.BROKEN, problem="the source's database is not the one this link was fed by",
+            hint="correct its url in the YAML; a restored or re-created database has to be read anew",
+        )  # fmt: skip
+    if standing is not None and standing.expired:
+        return replace(
+            found, health=Health.EXPIRED, problem="the link stayed away longer than the retention",
+            hint="its changes may have been pruned: it has to be read anew (resync)",
         )  # fmt: skip
     with source.read_batch(position, 1):
         pass  # what stands in the way of the next batch is raised here
-    if found.health is Health.UP_TO_DATE and lag.changes:
+    if found.health is Health.UP_TO_DATE and found.behind_changes:
         stalled = (found.proof_seconds or 0.0) > _STALLED_SECONDS
         return replace(found, health=Health.STALLED if stalled else Health.BEHIND)
     return found

@@ -2,57 +2,87 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from replicator import types
+from replicator.downward import Descent
 from replicator.errors import SetupError
 from replicator.model import (
     Catalogue,
+    CentralTable,
     ColumnPlan,
     ColumnShape,
+    Direction,
     Engine,
+    PolicyName,
     PolicyPlan,
     TableName,
     TablePlan,
     TableShape,
     TruncatePolicy,
 )
-from replicator.resolve import SITE, Resolve, listed, matches, parse_filter, same_name
+from replicator.policy_plans import DEFAULTS, check_rule, compile_policy
+from replicator.resolve import (
+    SITE,
+    Resolve,
+    absent_shape,
+    check_words,
+    column_plan,
+    find_column,
+    listed,
+    matches,
+    parse_filter,
+    site_name,
+    suggest,
+)
 from replicator.settings import Settings
-from replicator.shapes import Feed, derive_foreign_keys, derive_shape, in_foreign_key_order, unique_columns
+from replicator.shapes import (
+    Feed,
+    derive_foreign_keys,
+    derive_shape,
+    in_foreign_key_order,
+    unique_columns,
+)
 
 _OURS = "replicator"
 _WIDEST = 1_590
 """Before and after image, key and bookkeeping of a row stand in one table of 1,600 columns while a batch is applied."""
-_LISTED = 12
+_TIMED = frozenset({PolicyName.NEWEST_WINS, PolicyName.SITE_PRIORITY})
+"""Policies that ask who wrote the centre's row, and when."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
     """A compiled topology.
 
-    ``centre_tables`` are all target tables, parents first; those in ``missing`` are to be created. ``notes`` say what
-    was passed over and why, one sentence each.
+    ``plans`` are those of the links to the centre, ``downward`` those of the links from it (by site, the site's parents
+    first). ``centre_tables`` are all tables that take part at the centre, parents first; those in ``missing`` are to be
+    created; the changes of those in ``central`` are captured there. ``notes`` say what was passed over and why, one
+    sentence each.
     """
 
     plans: Mapping[str, tuple[TablePlan, ...]]
     centre_tables: tuple[TableShape, ...]
     missing: tuple[TableShape, ...]
     notes: tuple[str, ...]
+    downward: Mapping[str, tuple[TablePlan, ...]] = field(default_factory=dict)
+    central: tuple[CentralTable, ...] = ()
 
 
 def check_expressions(settings: Settings) -> None:
-    """Parse every row filter before any database is asked. Raises SettingsError with its line."""
+    """Parse every row filter and conflict rule before any database is asked. Raises SettingsError with its line."""
+    check_rule(settings, "defaults.policy", settings.defaults.policy)
     for place, rule in enumerate(settings.tables):
         if rule.where:
             parse_filter(settings, place, rule, None)
+        if rule.policy is not None:
+            check_rule(settings, f"tables.{place}.policy", rule.policy)
 
 
-def compile_site(settings: Settings, site: str, catalogue: Catalogue, centre: Catalogue) -> list[TablePlan]:
-    """What one site captures, judged without the others: a table the centre lacks is planned in this site's shape."""
-    return list(_compile(settings, {site: catalogue}, centre).plans[site])
+def compile_site(settings: Settings, site: str, catalogue: Catalogue, centre: Catalogue) -> Topology:
+    """The topology as one site sees it, judged without the others: a table the centre lacks gets this site's shape."""
+    return _compile(settings, {site: catalogue}, centre)
 
 
 def compile_topology(settings: Settings, sites: Mapping[str, Catalogue], centre: Catalogue) -> Topology:
@@ -69,13 +99,36 @@ def _compile(settings: Settings, sites: Mapping[str, Catalogue], centre: Catalog
     for site, catalogue in sites.items():
         draft.add_site(site, catalogue)
     complete = set(sites) == set(settings.sites)
-    if complete:
-        draft.check_rules()
     shapes = draft.target_shapes()
-    plans = {site: tuple(draft.plan(feed, shapes, complete) for feed in draft.of_site(site)) for site in sites}
+    draft.add_absent(shapes)
+    if complete:
+        check_words(settings, draft.used, draft.met)
+    descent = Descent(settings, centre.engine, draft.feeds, shapes)
+    of_site: dict[str, list[Feed]] = {}
+    for feed in draft.feeds:
+        of_site.setdefault(feed.site, []).append(feed)
+        draft.feeders.setdefault(feed.target, set()).add(feed.site)
+    plans: dict[str, tuple[TablePlan, ...]] = {}
+    downward: dict[str, tuple[TablePlan, ...]] = {}
+    for site in sites:
+        up, down = draft.plan_site(of_site.get(site, ()), shapes, descent, complete)
+        plans[site], downward[site] = tuple(up), tuple(_in_order(down))
+    if complete:
+        draft.check_policies()
     ordered = in_foreign_key_order(shapes.values())
     missing = tuple(shape for shape in ordered if draft.existing(shape.name) is None)
-    return Topology(plans, tuple(ordered), missing, tuple(draft.notes))
+    central = descent.central(_flat(plans), _flat(downward))
+    return Topology(plans, tuple(ordered), missing, tuple(draft.notes), downward, central)
+
+
+def _in_order(plans: Sequence[TablePlan]) -> list[TablePlan]:
+    """Parents at the target first."""
+    order = {shape.name: place for place, shape in enumerate(in_foreign_key_order(plan.target_shape for plan in plans))}
+    return sorted(plans, key=lambda plan: order[plan.target])
+
+
+def _flat(plans: Mapping[str, Sequence[TablePlan]]) -> list[TablePlan]:
+    return [plan for found in plans.values() for plan in found]
 
 
 @dataclass(slots=True)
@@ -90,6 +143,10 @@ class _Draft:
     """Rules that matched, and (rule, word) pairs for every column word that met a column."""
     met: set[str] = field(default_factory=set)
     """Names of all tables the sites have."""
+    feeders: dict[TableName, set[str]] = field(default_factory=dict)
+    """Target → the sites that take part in it, once all feeds are known."""
+    lacking: list[tuple[str, Engine, int]] = field(default_factory=list)
+    """Site, its engine, and a rule that met no table there."""
 
     def add_site(self, site: str, catalogue: Catalogue) -> None:
         """Resolve the rules against one site."""
@@ -112,9 +169,8 @@ class _Draft:
             taken[feed.target] = shape
             self.feeds.append(feed)
         self.used.update((place, "") for place in matched)
-        for place, rule in enumerate(self.settings.tables):
-            if place not in matched:
-                self.notes.append(f"site {site} has no table for the rule {rule.name!r}")
+        missed = (place for place in range(len(self.settings.tables)) if place not in matched)
+        self.lacking.extend((site, catalogue.engine, place) for place in missed)
 
     def _find_rule(self, name: TableName, engine: Engine) -> int | None:
         rules = enumerate(self.settings.tables)
@@ -140,30 +196,58 @@ class _Draft:
         self.notes.append(f"site {site}, table {name} is passed over: {reasons[shape.kind]}")
         return False
 
-    def check_rules(self) -> None:
-        """Every rule must have met a table, every column word a column."""
-        for place, rule in enumerate(self.settings.tables):
-            if (place, "") not in self.used:
-                raise self.settings.error(
-                    f"no site has a table {rule.name!r} that no earlier rule takes",
-                    key=f"tables.{place}.name",
-                    hint=_suggest(rule.name, sorted(self.met)) or _listed(self.met),
-                )
-            words = {
-                "include": rule.columns.include,
-                "exclude": rule.columns.exclude,
-                "rename": tuple(rule.columns.rename),
-                "types": tuple(rule.columns.types),
-            }
-            for where, patterns in words.items():
-                for pattern in patterns:
-                    if (place, f"{where} {pattern}") not in self.used:
-                        key = f"tables.{place}.columns.{where}"
-                        raise self.settings.error(f"no table of this rule has a column {pattern!r}", key=key)
+    def add_absent(self, shapes: dict[TableName, TableShape]) -> None:
+        """Plan tables that come from the centre at sites that lack them: install creates them there."""
+        for site, engine, place in self.lacking:
+            rule = self.settings.tables[place]
+            found = None
+            if self.settings.direction_of(rule).falls and not rule.is_glob:
+                found = self._absent(site, engine, place, shapes)
+            if found is None:
+                self.notes.append(f"site {site} has no table for the rule {rule.name!r}")
+                continue
+            self.feeds.append(found)
+            self.used.add((place, ""))
+            self.notes.append(f"site {site} has no table {found.source.name}: install creates it as the centre has it")
 
-    def of_site(self, site: str) -> list[Feed]:
-        """The feeds of one site, by table name."""
-        return [feed for feed in self.feeds if feed.site == site]
+    def _absent(self, site: str, engine: Engine, place: int, shapes: dict[TableName, TableShape]) -> Feed | None:
+        bare = TableShape(site_name(self.settings.tables[place].name, engine), ())
+        target = Resolve(self.settings, place, site, engine, bare, self.centre.engine, self.used).target
+        shape = shapes.get(target) or self.existing(target)
+        if self._find_rule(bare.name, engine) != place or shape is None or not shape.key:
+            return None
+        if any(feed.site == site and feed.target == target for feed in self.feeds):
+            return None  # the site has the table under another name
+        source = absent_shape(self.settings, place, site, engine, shape, self.centre.engine, self.used)
+        shapes.setdefault(target, shape)
+        return Resolve(self.settings, place, site, engine, source, self.centre.engine, self.used).feed()
+
+    def check_policies(self) -> None:
+        """Every column a policy names must have met a column."""
+        places = [(DEFAULTS, "defaults.policy", self.settings.defaults.policy)]
+        places += [(n, f"tables.{n}.policy", rule.policy) for n, rule in enumerate(self.settings.tables) if rule.policy]
+        for place, key, policy in places:
+            for word in policy.columns:
+                if (place, f"policy {word}") not in self.used:
+                    key = f"{key}.columns.{word}"
+                    raise self.settings.error(f"no table of this policy has a column {word!r}", key=key)
+
+    def plan_site(
+        self, feeds: Sequence[Feed], shapes: Mapping[TableName, TableShape], descent: Descent, complete: bool
+    ) -> tuple[list[TablePlan], list[TablePlan]]:
+        """The plans of one site's two links."""
+        up, down = [], []
+        for feed in feeds:
+            direction, shape = self.settings.direction_of(self.settings.tables[feed.rule]), shapes[feed.target]
+            policy = PolicyPlan(PolicyName.CENTRE_WINS)
+            if direction.rises:
+                policy = compile_policy(self.settings, feed, shape, self.centre.engine, self.used)
+                up.append(self.plan(feed, shape, policy, complete))
+            elif self.existing(feed.target) is not None:
+                self._check_key(feed, shape, late=True)
+            if direction.falls:
+                down.append(descent.plan(feed, policy))
+        return up, down
 
     def existing(self, name: TableName) -> TableShape | None:
         """The centre's table of that name, if it has one."""
@@ -205,9 +289,10 @@ class _Draft:
                     hint="send both to one table, or apart, with target: in rules of their own",
                 )
 
-    def plan(self, feed: Feed, shapes: Mapping[TableName, TableShape], complete: bool) -> TablePlan:
-        """One table plan; checks the centre's table where it exists."""
-        rule, defaults, shape = self.settings.tables[feed.rule], self.settings.defaults, shapes[feed.target]
+    def plan(self, feed: Feed, shape: TableShape, policy: PolicyPlan, complete: bool) -> TablePlan:
+        """One plan of a link to the centre; checks the centre's table where it exists."""
+        rule, defaults = self.settings.tables[feed.rule], self.settings.defaults
+        direction = self.settings.direction_of(rule)
         columns = tuple(self._column(feed, column, shape) for column in feed.columns)
         if self.existing(feed.target) is not None:
             self._check_target(feed, shape, {column.target for column in columns})
@@ -216,8 +301,8 @@ class _Draft:
                 f"{feed}: {len(columns)} columns are more than can be compared at the centre",
                 hint=f"exclude columns, so that at most {(_WIDEST - len(feed.key)) // 2} are left",
             )
-        feeders = {other.site for other in self.feeds if other.target == feed.target}
-        alone = SITE in rule.keyed_by or len(self.settings.sites) == 1 or (complete and len(feeders) == 1)
+        single = len(self.settings.sites) == 1 or (complete and len(self.feeders[feed.target]) == 1)
+        alone = SITE in rule.keyed_by or (single and direction is not Direction.BOTH)
         truncate = rule.truncate or defaults.truncate or (TruncatePolicy.REPLICATE if alone else TruncatePolicy.PARK)
         return TablePlan(
             source=feed.source,
@@ -229,17 +314,18 @@ class _Draft:
             target_shape=shape,
             constants=feed.constants,
             where=feed.where,
-            policy=PolicyPlan(rule.policy or defaults.policy),
+            policy=policy,
             truncate=truncate,
-            direction=rule.direction,
+            direction=direction,
             ledgered=feed.engine is Engine.SQLITE,
+            versioned=direction is Direction.BOTH or bool(policy.names & _TIMED),
         )
 
     def _column(self, feed: Feed, column: ColumnShape, shape: TableShape) -> ColumnPlan:
         wanted, engine = feed.names[column.name], self.centre.engine
-        found = _find_column(shape, wanted, engine)
+        found = find_column(shape, wanted, engine)
         if found is None:
-            close = _suggest(wanted, [other.name for other in shape.columns])
+            close = suggest(wanted, [other.name for other in shape.columns])
             raise SetupError(
                 f"{feed}: column {column.name!r} goes to {wanted!r}, which {shape.name} at the centre lacks",
                 hint=f"add the column there, or exclude or rename it here. {close}".strip(),
@@ -254,12 +340,12 @@ class _Draft:
                 f"{feed}, column {column.name!r}: {problem} (column {found.name!r} of {shape.name})",
                 hint="change the type at the centre, or exclude the column",
             )
-        return _column_plan(feed.engine, column, engine, found)
+        return column_plan(feed.engine, column, engine, found)
 
     def _check_target(self, feed: Feed, shape: TableShape, fed: set[str]) -> None:
         constants = [name for name, _ in feed.constants]
         for name in constants:
-            if _find_column(shape, name, self.centre.engine) is None:
+            if find_column(shape, name, self.centre.engine) is None:
                 raise SetupError(
                     f"{feed}: {shape.name} at the centre lacks the column {name!r} of keyed_by",
                     hint=f"add it there as text, and to its primary key: ({listed(feed.target_key)})",
@@ -273,46 +359,23 @@ class _Draft:
                     "site has no such column",
                     hint="give it a default there, or rename a column to it",
                 )
+        self._check_key(feed, shape)
+
+    def _check_key(self, feed: Feed, shape: TableShape, *, late: bool = False) -> None:
+        """The centre's rows must be told apart by the same key; ``late``: it may be checked at a transaction's end."""
         key = {name.lower() for name in feed.target_key}
         ready = [unique for unique in unique_columns(shape) if {name.lower() for name in unique} == key]
-        late = {unique.columns for unique in shape.uniques if unique.deferrable}
-        if not [unique for unique in ready if unique not in late]:
+        deferred = {unique.columns for unique in shape.uniques if unique.deferrable and not late}
+        if not [unique for unique in ready if unique not in deferred]:
             raise SetupError(
                 f"{feed}: {shape.name} at the centre has no unique key on ({listed(feed.target_key)})",
                 hint="make these columns its primary key (not deferrable), or change keyed_by",
             )
 
 
-def _column_plan(engine: Engine, column: ColumnShape, target_engine: Engine, found: ColumnShape) -> ColumnPlan:
-    staging = fits = ""
-    if engine is target_engine is Engine.POSTGRES and types.may_lose(column.type, found.type):
-        staging = types.staging_type(column.type, found.type)
-    if engine is Engine.SQLITE:
-        fits = types.fits_form(column.type, found.type, target_engine)
-        staging = types.widest(found.type) if target_engine is Engine.POSTGRES else ""
-    form = types.canonical_form(engine, column.type, target_engine, found.type)
-    return ColumnPlan(column.name, column.type, found.name, found.type, staging, fits, form)
-
-
-def _find_column(shape: TableShape, name: str, engine: Engine) -> ColumnShape | None:
-    return next((column for column in shape.columns if same_name(name, column.name, engine)), None)
-
-
 def _fold(name: TableName, engine: Engine) -> TableName:
     return TableName(name.schema, name.name.lower()) if engine is Engine.SQLITE else name
 
 
-def _suggest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1)
-    return f"Did you mean {close[0]}?" if close else ""
-
-
 def _is_ours(name: TableName) -> bool:
     return name.schema == _OURS or (not name.schema and name.name.lower().startswith((f"{_OURS}_", "sqlite_")))
-
-
-def _listed(names: Collection[str]) -> str:
-    first = sorted(names)[:_LISTED]
-    if not first:
-        return "the sites have no tables at all: are these the right databases?"
-    return f"the sites have: {listed(first)}{', …' if len(names) > _LISTED else ''}"

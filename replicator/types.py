@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from replicator.canonical import Form
 from replicator.engines.sqlite.affinity import Affinity, affinity_of
@@ -246,6 +247,7 @@ def incompatible(source_engine: Engine, source_type: str, target_engine: Engine,
     return f"{source_type or 'untyped'} values have no meaning as {target_type}"
 
 
+@lru_cache(maxsize=4096)
 def _take_apart(type_name: str) -> _Type:
     array = type_name.endswith("[]")
     bare = type_name[:-2] if array else type_name

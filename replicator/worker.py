@@ -1,4 +1,4 @@
-"""One link's loop: contact, move batches until nothing is left, wait, start again.
+"""One link's loop: contact, move batches until nothing is left, mend what is parked, wait, start again.
 
 A worker never gives up: a database that is away is tried again with jittered, growing pauses; an error that needs a
 person is said once per change and tried again slowly, so that mending the cause is enough. One worker is one thread
@@ -15,12 +15,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from replicator.errors import ReplicatorError, RetryableError
+from replicator.errors import ReplicatorError, RetryableError, StaleError
 from replicator.model import LinkName, Outcome
-from replicator.pipeline import run_once
+from replicator.pipeline import heal, run_once
 from replicator.ports import Source, Target
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _PERSON_PAUSE = 0.2, 30.0, 30.0
+_FIRST_HEALING, _LONGEST_HEALING = 1.0, 600.0
+_TRIES = 8
+"""How often a drain runs into another link's locks before it gives up."""
+_QUEUES = 1_000
+"""Parked rows tried in one go."""
 
 
 class LinkState(StrEnum):
@@ -35,7 +40,7 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkReport:
-    """A worker's state at one moment; counters since the worker started."""
+    """A worker's state at one moment; counters since the worker started. ``healed``: parked rows applied after all."""
 
     link: LinkName
     state: LinkState = LinkState.STARTING
@@ -44,6 +49,7 @@ class LinkReport:
     net: int = 0
     conflicts: int = 0
     parked: int = 0
+    healed: int = 0
     error: str = ""
     retries: int = field(default=0)
 
@@ -66,18 +72,19 @@ class Worker:
 
     Args:
         link: the link.
-        connect: opens both ends; called at the start and again after every error.
+        connect: opens both ends; called at the start and again after every error, then with true: tables may have changed.
         batch_changes: about how many changes make a batch.
         listen: called with a new report whenever something happened (from the worker's thread).
-        slot: held while the target is used; when it is not free, the worker waits its turn.
-        keep_open: keep the target connected while idle (false when links outnumber connections).
+        slot: held while the centre is used; when it is not free, the worker waits its turn.
+        keep_open: keep a target at the centre connected while idle (false when links outnumber connections; a source at
+            the centre is told so itself).
         contact_seconds: how often an idle link proves that both sides answer.
     """
 
     def __init__(
         self,
         link: LinkName,
-        connect: Callable[[], Ends],
+        connect: Callable[[bool], Ends],
         *,
         batch_changes: int,
         listen: Callable[[LinkReport], None] = lambda report: None,
@@ -87,53 +94,80 @@ class Worker:
     ) -> None:
         self._connect = connect
         self._ends: Ends | None = None
+        self._failed = False
         self._batch_changes = batch_changes
         self._listen = listen
         self._slot = slot or nullcontext()
         self._keep_open = keep_open
         self._contact_seconds = contact_seconds
         self._contacted = 0.0
+        self._healing = _Healing()
         self._stop = threading.Event()
         self.report = LinkReport(link)
 
     # --- once ---
 
     def drain(self) -> LinkReport:
-        """Move batches until the source has nothing more; raises what the databases raise. Used by ``sync``."""
-        try:
-            with self._slot:
-                ends = self._open()
-                self._contact(ends, 0.0)
-                self._move(ends)
-                ends.source.tidy()
-        finally:
-            self._close()
+        """Move batches until the source has nothing more; raises what the databases raise. Used by ``sync``.
+
+        A batch that met another link's in a deadlock is run again.
+        """
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                with self._slot:
+                    ends = self._open()
+                    self._contact(ends, 0.0)
+                    self._move(ends)
+                    self._heal(ends)
+                    ends.source.tidy()
+                break
+            except StaleError:
+                if not tries_left:
+                    raise
+                self._stop.wait(_FIRST_PAUSE * random.uniform(0.5, 1.5))
+            finally:
+                self._close()
         return self.report
 
     def _open(self) -> Ends:
         if self._ends is None:
-            self._ends = self._connect()
+            self._ends = self._connect(self._failed)
+            self._failed = False
             self._contacted = 0.0
         return self._ends
 
-    def _contact(self, ends: Ends, every: float) -> None:
+    def _contact(self, ends: Ends, every: float) -> bool:
+        """Prove that both ends answer, unless that was done less than ``every`` seconds ago; whether it was done."""
         if self._contacted and time.monotonic() - self._contacted < every:
-            return
+            return False
         identity = ends.source.read_identity()  # first, so that both are connected when the clocks are read
         before = ends.target.read_clock()
         clock = ends.source.read_clock()
         skew = clock - (before + ends.target.read_clock()) // 2
         ends.target.record_contact(identity, skew)
         self._contacted = time.monotonic()
+        return True
 
-    def _move(self, ends: Ends) -> None:
+    def _move(self, ends: Ends) -> bool:
+        """Move batches until nothing is left; whether rows changed."""
+        changed = False
         while not self._stop.is_set():
             outcome = run_once(ends.source, ends.target, self._batch_changes)
             if outcome is None:
-                return
+                return changed
             self._count(outcome)
+            changed = changed or bool(outcome.net or outcome.parked)
+            self._healing.stuck = self._healing.stuck or bool(outcome.parked)
             if not outcome.more:
-                return
+                return changed
+        return changed
+
+    def _heal(self, ends: Ends) -> None:
+        """Try what is parked again: a missing parent, or the holder of a unique value, may have gone its way."""
+        done = heal(ends.target, _QUEUES)
+        self._healing.tried(done.healed, done.refused)
+        if done.healed:
+            self._say(healed=self.report.healed + done.healed)
 
     def _count(self, outcome: Outcome) -> None:
         was = self.report
@@ -156,7 +190,7 @@ class Worker:
                 if self.report.state is not LinkState.WAITING:
                     self._say(state=LinkState.WAITING, error="", retries=0)
                 if not self._stop.is_set():
-                    ends.source.wait(self._contact_seconds)
+                    ends.source.wait(min(self._contact_seconds, self._healing.rest()))
             except ReplicatorError as error:
                 self._pause_after(error)
         self._close()
@@ -165,9 +199,10 @@ class Worker:
     def _turn(self) -> Ends:
         with self._slot:
             ends = self._open()
-            self._contact(ends, self._contact_seconds)
-            self._move(ends)
-            if not self._keep_open:
+            asked = self._contact(ends, self._contact_seconds)
+            if (self._move(ends) or asked or self._healing.stuck) and self._healing.due():
+                self._heal(ends)
+            if not self._keep_open and self.report.link.direction.rises:
                 ends.target.close()
         return ends
 
@@ -175,6 +210,7 @@ class Worker:
         """Drop the connections (their state is unknown) and wait: longer each time, and never in step with others."""
         retries = self.report.retries + 1
         self._close()
+        self._failed = True
         self._say(state=LinkState.RETRYING, error=str(error), retries=retries)
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(retries - 1, 16))
         pause = longest if isinstance(error, RetryableError) else _PERSON_PAUSE
@@ -191,3 +227,30 @@ class Worker:
         ends = self._ends
         if ends is not None:
             ends.source.wake()
+
+
+class _Healing:
+    """When parked rows are tried again.
+
+    At most once a second while there are none or they go in; while none of them goes in, after a pause that doubles each
+    time, up to ten minutes, so that rows that wait for a person cost next to nothing.
+    """
+
+    def __init__(self) -> None:
+        self._pause, self._next = _FIRST_HEALING, 0.0
+        self.stuck = False
+
+    def due(self) -> bool:
+        """Whether the pause is over."""
+        return time.monotonic() >= self._next
+
+    def rest(self) -> float:
+        """Seconds a link may sleep for the sake of its parked rows."""
+        return max(self._next - time.monotonic(), _FIRST_PAUSE) if self.stuck else _LONGEST_HEALING
+
+    def tried(self, healed: int, refused: int) -> None:
+        """Set the next time."""
+        hopeless = bool(refused and not healed)
+        self._pause = min(2 * self._pause, _LONGEST_HEALING) if hopeless else _FIRST_HEALING
+        self._next = time.monotonic() + self._pause
+        self.stuck = bool(refused)

@@ -30,15 +30,15 @@ from replicator.audit.report import (
     to_json,
     to_lines,
 )
-from replicator.audit.settle import LOT, Judged, ParkedKeys, Settler, Watch
-from replicator.audit.sides import Sides, difference, not_compared, sides_of
+from replicator.audit.settle import LOT, Judged, ParkedKeys, Settler, Watch, Watches
+from replicator.audit.sides import Audited, Sides, difference, not_compared, sides_of
 from replicator.errors import ReplicatorError
 from replicator.model import TableName, TablePlan
 from replicator.ports import Auditable
 
 __all__ = [
-    "EXIT_CODES", "EXIT_ERROR", "SCHEMA", "Audit", "AuditReport", "AuditVerdict", "ColumnDifference", "Kind", "Limits",
-    "ParkedKeys", "RowDifference", "TableReport", "Watch", "table_lines", "to_json", "to_lines",
+    "EXIT_CODES", "EXIT_ERROR", "SCHEMA", "Audit", "AuditReport", "AuditVerdict", "Audited", "ColumnDifference", "Kind",
+    "Limits", "ParkedKeys", "RowDifference", "TableReport", "Watch", "table_lines", "to_json", "to_lines",
 ]  # fmt: skip
 
 OnDifference = Callable[[TableReport, RowDifference], None]
@@ -66,9 +66,10 @@ class Audit:
         site: the site's name, for the report.
         source: the site's database.
         target: the centre's database.
-        watch: what is in flight and parked.
+        watch: what is in flight to the centre, and parked there; needed for tables whose changes go there.
         limits: bounds.
         shared: target tables that other sites write too without key constants: their extra rows are not judged.
+        falling: what is in flight from the centre, and parked at the site; needed for tables whose changes come from there.
         on_difference: called with every differing row, listed or not.
         pause: waits between two looks at keys in flight.
         clock: seconds, growing.
@@ -79,50 +80,67 @@ class Audit:
         site: str,
         source: Auditable,
         target: Auditable,
-        watch: Watch,
+        watch: Watch | None,
         *,
+        falling: Watch | None = None,
         limits: Limits | None = None,
         shared: Collection[TableName] = (),
         on_difference: OnDifference | None = None,
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._site, self._source, self._target, self._watch = site, source, target, watch
+        self._site, self._source, self._target, self._rising, self._falling = site, source, target, watch, falling
         self._limits = limits or Limits()
         self._shared, self._on_difference, self._pause, self._clock = shared, on_difference, pause, clock
         self._proven: dict[str, str] = {}
 
-    def run(self, plans: Iterable[TablePlan]) -> Iterator[TableReport]:
+    def run(self, plans: Iterable[TablePlan | Audited]) -> Iterator[TableReport]:
         """A report per table, as each is done. A table that cannot be audited is not proven, and the next goes on."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"audit-{self._site}") as threads:
             for plan in plans:
-                yield self._audit(plan, threads)
+                yield self._audit(plan if isinstance(plan, Audited) else Audited(plan), threads)
 
-    def _audit(self, plan: TablePlan, threads: Executor) -> TableReport:
-        report = TableReport(self._site, str(plan.source.name), str(plan.target), not_compared=not_compared(plan))
+    def _audit(self, audited: Audited, threads: Executor) -> TableReport:
+        plan = audited.plan
+        report = TableReport(
+            self._site,
+            str(plan.source.name),
+            str(plan.target),
+            not_compared=not_compared(plan),
+            direction=plan.direction,
+        )
         report.began_at = datetime.now(UTC).isoformat(timespec="seconds")
         began = self._clock()
         try:
-            report.position_before = self._watch.position()
-            self._compare(plan, report, threads)
-            report.position_after = self._watch.position()
+            watches = self._watches(audited)
+            report.position_before = watches.position_text()
+            self._compare(audited, watches, report, threads)
+            report.position_after = watches.position_text()
         except (ReplicatorError, ValueError) as error:
             report.verdict, report.reason = AuditVerdict.NOT_PROVEN, str(error)
         report.seconds = round(self._clock() - began, 3)
         return report
 
-    def _compare(self, plan: TablePlan, report: TableReport, threads: Executor) -> None:
-        sides = sides_of(plan)
+    def _watches(self, audited: Audited) -> Watches:
+        links = ((audited.rising, self._rising), (audited.falling, self._falling))
+        for plan, watch in links:
+            if plan is not None and watch is None:
+                raise ValueError(f"nothing tells what is in flight for {plan.source.name}")
+        return Watches(*(watch if plan is not None else None for plan, watch in links))
+
+    def _compare(self, audited: Audited, watches: Watches, report: TableReport, threads: Executor) -> None:
+        sides = sides_of(audited)
+        plan = sides.plan
         if reason := self._distrust(sides):
             report.reason = reason
             return
         finder = Finder(sides, self._source, self._target, threads)
         digests = finder.digest()
         _count(report, digests)
-        shared = plan.target in self._shared and not plan.constants
+        shared = plan.target in self._shared and not plan.constants and audited.falling is None
         if shared:
             report.notes.append("rows that only the centre has are not judged: other sites write this table too")
-        settler = Settler(sides, self._source, self._target, self._watch, shared=shared)
+        settler = Settler(sides, self._source, self._target, watches, shared=shared)
         waiting: list[str] = []
         for keys in finder.candidates(digests):
             self._note(report, sides, settler.look(keys), waiting)
@@ -182,9 +200,9 @@ def _count(report: TableReport, digests: Digests) -> None:
 def _add(report: TableReport, row: RowDifference, listed: int) -> None:
     if row.parked:
         report.parked += 1
-    elif row.kind is Kind.MISSING:
+    elif row.kind in (Kind.MISSING, Kind.MISSING_AT_SITE):
         report.missing += 1
-    elif row.kind is Kind.EXTRA:
+    elif row.kind in (Kind.EXTRA, Kind.EXTRA_AT_SITE):
         report.extra += 1
     else:
         report.differing += 1

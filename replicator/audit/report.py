@@ -6,8 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
+from replicator.model import Direction
+
 SCHEMA = "replicator.audit/1"
 """Name and version of the JSON document. New keys may come; a changed meaning makes a new version."""
+
+_ARROWS: Mapping[Direction, str] = {Direction.TO_CENTRE: "→", Direction.FROM_CENTRE: "←", Direction.BOTH: "↔"}
 
 
 class AuditVerdict(StrEnum):
@@ -29,6 +33,9 @@ class Kind(StrEnum):
     DIFFERS = "differs"
     MISSING = "missing at centre"
     EXTRA = "extra at centre"
+    MISSING_AT_SITE = "missing at site"
+    EXTRA_AT_SITE = "extra at site"
+    """The last two: of tables whose rows come from the centre only."""
     REPEATED = "key not unique"
 
 
@@ -55,8 +62,9 @@ class RowDifference:
 
 @dataclass(slots=True)
 class TableReport:
-    """One table of one site.
+    """One table of one site. ``source`` is its name at the site, ``target`` at the centre; ``direction`` is its rule's.
 
+    ``missing`` and ``extra`` are said of the centre; of the site where the table's rows come from the centre only.
     ``compared``: rows of the source that were compared. ``differing``, ``missing``, ``extra``, ``parked`` and ``in_flight``
     are exact counts; a parked row counts only as parked. ``differences`` lists the first of them, ``cut`` says whether
     there are more. ``position_before`` and ``position_after`` are the link's positions when the table's audit began and
@@ -86,6 +94,7 @@ class TableReport:
     position_after: str | None = None
     began_at: str = ""
     seconds: float = 0.0
+    direction: Direction = Direction.TO_CENTRE
 
     @property
     def wrong(self) -> int:
@@ -137,7 +146,8 @@ def to_lines(report: AuditReport) -> Iterator[str]:
 
 def table_lines(table: TableReport) -> Iterator[str]:
     """One table's part of ``to_lines``."""
-    yield f"{table.site}: {table.source} → {table.target}: {table.verdict} ({', '.join(_counts(table))})"
+    arrow = _ARROWS[table.direction]
+    yield f"{table.site}: {table.source} {arrow} {table.target}: {table.verdict} ({', '.join(_counts(table))})"
     if table.reason:
         yield f"  {table.reason}"
     if table.not_compared:
@@ -153,8 +163,9 @@ def table_lines(table: TableReport) -> Iterator[str]:
 
 def _counts(table: TableReport) -> Sequence[str]:
     counts = [f"{table.compared:,} rows"]
+    place = "site" if table.direction is Direction.FROM_CENTRE else "centre"
     named = (
-        ("differ", table.differing), ("missing at centre", table.missing), ("extra at centre", table.extra),
+        ("differ", table.differing), (f"missing at {place}", table.missing), (f"extra at {place}", table.extra),
         ("parked", table.parked), ("in flight", table.in_flight),
     )  # fmt: skip
     return [*counts, *(f"{count:,} {name}" for name, count in named if count), f"{table.seconds:.1f} s"]

@@ -21,6 +21,9 @@ row, never a remembered one; a row that is equal at that moment and changed late
 In all other cases the answer is "not yet": the link moved or has something to bring. Such keys are looked at again, in smaller
 lots so that a busy link has less time to move; those left at the end are in flight, and the table is not proven.
 
+Where the centre's changes go to the site as well, all this is asked of both links: the position of neither may move, and the
+key must have no change behind either.
+
 A key that exists only at the centre may have been stored at the source in a spelling nobody knows (a date key in SQLite):
 whether it is in flight cannot be asked by key then, so "different" waits for a source with nothing in flight at all.
 """
@@ -47,16 +50,40 @@ _PLAIN_TEXTS = ("text", "character varying", "name")
 """PostgreSQL types a cast to text spells as the output function does (an inet, for one, gets its ``/32``)."""
 
 ParkedKeys = Callable[[TablePlan], Collection[tuple[str | None, ...]]]
-"""Gives the keys of a table's parked changes: source key values in key order, as text."""
+"""Gives the keys of a plan's parked changes: its source's key values in key order, as text."""
+
+_Places = tuple[Position | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What tells in-flight from different: the source's outbox, the link's position at the target, and parked keys."""
+    """What tells in-flight from different on one link: the source's outbox, the position at the target, and parked keys."""
 
     in_flight: InFlight
     position: Callable[[], Position | None]
     parked: ParkedKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Watches:
+    """The links of one table: to the centre, and from it."""
+
+    rising: Watch | None
+    falling: Watch | None = None
+
+    @property
+    def both(self) -> list[tuple[bool, Watch]]:
+        """Those there are, each with whether it goes to the centre."""
+        return [(rises, watch) for rises, watch in ((True, self.rising), (False, self.falling)) if watch is not None]
+
+    def positions(self) -> _Places:
+        """Where they are."""
+        return tuple(watch.position() for _, watch in self.both)
+
+    def position_text(self) -> str | None:
+        """As a report has it."""
+        known = [str(position) for position in self.positions() if position is not None]
+        return " and ".join(known) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +103,15 @@ class Settler:
         sides: the table.
         source: where the rows come from.
         target: where they go to.
-        watch: what is in flight and parked.
+        watches: what is in flight and parked.
         shared: other sites write the table too and nothing tells their rows apart: extra rows are not judged.
     """
 
     def __init__(
-        self, sides: Sides, source: Auditable, target: Auditable, watch: Watch, *, shared: bool = False
+        self, sides: Sides, source: Auditable, target: Auditable, watches: Watches, *, shared: bool = False
     ) -> None:
-        self._sides, self._source, self._target, self._watch, self._shared = sides, source, target, watch, shared
+        self._sides, self._source, self._target, self._shared = sides, source, target, shared
+        self._watches = watches
 
     def look(self, keys: Sequence[str], *, lot: int = LOT) -> Iterator[Judged | str]:
         """Judged keys, and (as plain text) those that cannot be judged yet; keys whose rows are equal give nothing."""
@@ -91,7 +119,7 @@ class Settler:
             yield from self._look(keys[start : start + lot])
 
     def _look(self, keys: Sequence[str]) -> Iterator[Judged | str]:
-        before = self._watch.position()
+        before = self._watches.positions()
         target = _by_key(self._target.fetch_rows(self._sides.target, keys))
         source = _by_key(self._source.fetch_rows(self._sides.source, keys))
         unequal = [key for key in keys if _images(source[key]) != _images(target[key])]
@@ -99,40 +127,61 @@ class Settler:
             unequal = [key for key in unequal if source[key]]
         if not unequal:
             return
-        flying = self._flying(before, unequal, source)
-        if self._watch.position() != before:
+        flying: set[str] = set()
+        for (rises, watch), place in zip(self._watches.both, before, strict=True):
+            flying |= self._flying(watch, place, unequal, source if rises else target, rises=rises)
+        if self._watches.positions() != before:
             yield from unequal
             return
-        parked = set(self._watch.parked(self._sides.plan))
+        parked = self._parked()
         for key in unequal:
             if key in flying:
                 yield key
             else:
                 yield Judged(key, tuple(source[key]), tuple(target[key]), self._texts(key) in parked)
 
-    def _flying(self, before: Position | None, keys: Sequence[str], source: dict[str, list[AuditRow]]) -> set[str]:
-        """Those of ``keys`` that may have a change behind ``before``."""
+    def _parked(self) -> set[tuple[str | None, ...]]:
+        """Keys with a parked change at either end, in the audit's key order."""
+        found: set[tuple[str | None, ...]] = set()
+        for rises, watch in self._watches.both:
+            order = self._sides.key_order(rising=rises)
+            for values in watch.parked(self._sides.native_plan(rising=rises)):
+                given = dict(zip(order, values, strict=True))
+                found.add(tuple(given[place] for place in range(len(order))))
+        return found
+
+    def _flying(
+        self,
+        watch: Watch,
+        before: Position | None,
+        keys: Sequence[str],
+        rows: dict[str, list[AuditRow]],
+        *,
+        rises: bool,
+    ) -> set[str]:
+        """Those of ``keys`` that may have a change behind ``before``; ``rows`` are those of the link's source."""
+        order = self._sides.key_order(rising=rises)
         natives: dict[Key, list[str]] = defaultdict(list)
         unknown = set()
         for key in keys:
-            found = [row.native for row in source[key]] or self._natives(key)
+            found = [row.native for row in rows[key]] or self._natives(key, rises=rises)
             if not found:
                 unknown.add(key)
             for native in found:
-                natives[native].append(key)
-        plan = self._sides.plan
-        noted = self._watch.in_flight.keys_in_flight(plan, before, list(natives))
+                natives[tuple(native[place] for place in order)].append(key)
+        noted = watch.in_flight.keys_in_flight(self._sides.native_plan(rising=rises), before, list(natives))
         flying = {key for native in noted for key in natives[native]}
-        if unknown and self._watch.in_flight.read_lag(before).changes:
+        if unknown and watch.in_flight.read_lag(before).changes:
             flying |= unknown
         return flying
 
-    def _natives(self, key: str) -> list[Key]:
-        """The key as the source's outbox holds it, for a row that is not there; nothing when that cannot be known."""
+    def _natives(self, key: str, *, rises: bool) -> list[Key]:
+        """The key as the outbox holds it, for a row that is not there; nothing when that cannot be known."""
         plan, forms = self._sides.plan, self._sides.key_forms
-        engine = plan.source_engine
+        engine = plan.source_engine if rises else plan.target_engine
         cells = split_image(forms, key)
-        types = [plan.columns[place].source_type for place in plan.key_indexes]
+        columns = [plan.columns[place] for place in plan.key_indexes]
+        types = [column.source_type if rises else column.target_type for column in columns]
         for form, cell, kind in zip(forms, cells, types, strict=True):
             other = engine is Engine.POSTGRES and form is Form.TEXT and not kind.startswith(_PLAIN_TEXTS)
             if cell.fits and (form not in _PLAIN[engine] or other):

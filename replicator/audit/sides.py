@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replicator.audit.report import ColumnDifference, Kind, RowDifference
 from replicator.canonical import Cell, Form, readable, split_image
 from replicator.canonical.images import reason_of, storage_class
 from replicator.filters import render_postgres, render_sqlite
-from replicator.model import Engine, TablePlan
+from replicator.model import Direction, Engine, RowFilter, TablePlan
 from replicator.ports import AuditRow, AuditTable
 
 ALIAS = "t"
@@ -20,32 +20,65 @@ _LONGEST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """Both sides of one table plan, in the same columns and forms."""
+class Audited:
+    """One table of a site as its links see it: the plan of the link to the centre, of the one from it, or of both."""
 
+    rising: TablePlan | None
+    falling: TablePlan | None = None
+
+    @property
+    def plan(self) -> TablePlan:
+        """The plan that says which columns are compared, the site's side as its source."""
+        if self.rising is not None:
+            return self.rising
+        assert self.falling is not None
+        return _mirrored(self.falling)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both sides of one audited table, the site's first, in the same columns and forms."""
+
+    audited: Audited
     plan: TablePlan
     source: AuditTable
     target: AuditTable
     forms: tuple[Form, ...]
     key_forms: tuple[Form, ...]
 
+    def native_plan(self, *, rising: bool) -> TablePlan:
+        """The plan of the link to the centre, or from it."""
+        plan = self.audited.rising if rising else self.audited.falling
+        assert plan is not None
+        return plan
 
-def sides_of(plan: TablePlan) -> Sides:
-    """The two sides of ``plan``. Raises ValueError naming the columns whose types have no common form."""
+    def key_order(self, *, rising: bool) -> list[int]:
+        """Where the link's key columns stand in the audit's key."""
+        key = self.source.key if rising else self.target.key
+        return [key.index(name) for name in self.native_plan(rising=rising).key]
+
+
+def sides_of(audited: TablePlan | Audited) -> Sides:
+    """The two sides of a table. Raises ValueError naming the columns whose types have no common form.
+
+    Of a table that the site gets, the centre's rows are those that are this site's.
+    """
+    audited = audited if isinstance(audited, Audited) else Audited(audited)
+    plan, falling = audited.plan, audited.falling
     known = set(Form)
     unknown = [f"{c.source} ({c.source_type} and {c.target_type})" for c in plan.columns if c.form not in known]
     if unknown:
         raise ValueError(f"no canonical form for {', '.join(unknown)}")
     names = tuple(column.form for column in plan.columns)
-    write = render_sqlite if plan.source_engine is Engine.SQLITE else render_postgres
     source = AuditTable(
         plan.source.name,
         tuple(column.source for column in plan.columns),
         tuple(column.source_type for column in plan.columns),
         names,
         plan.key,
-        where="" if plan.where is None else write(plan.where, ALIAS),
+        where=_written(plan.where, plan.source_engine, ALIAS),
     )
+    path = falling.route.path if falling is not None else ()
     target = AuditTable(
         plan.target,
         tuple(column.target for column in plan.columns),
@@ -53,9 +86,32 @@ def sides_of(plan: TablePlan) -> Sides:
         names,
         tuple(plan.columns[n].target for n in plan.key_indexes),
         constants=plan.constants,
+        where=_written(falling.where, plan.target_engine, f"p{len(path)}" if path else ALIAS) if falling else "",
+        path=path,
     )
     forms = tuple(map(Form, names))
-    return Sides(plan, source, target, forms, tuple(forms[n] for n in plan.key_indexes))
+    return Sides(audited, plan, source, target, forms, tuple(forms[n] for n in plan.key_indexes))
+
+
+def _written(where: RowFilter | None, engine: Engine, alias: str) -> str:
+    write = render_sqlite if engine is Engine.SQLITE else render_postgres
+    return "" if where is None else write(where, alias)
+
+
+def _mirrored(plan: TablePlan) -> TablePlan:
+    """A plan of the link from the centre, looked at from the site."""
+    columns = tuple(
+        replace(
+            each, source=each.target, source_type=each.target_type, target=each.source, target_type=each.source_type
+        )
+        for each in plan.columns
+    )
+    return replace(
+        plan, source=plan.target_shape, target=plan.source.name, columns=columns,
+        key=tuple(columns[place].source for place in plan.key_indexes), source_engine=plan.target_engine,
+        target_engine=plan.source_engine, target_shape=plan.source, constants=plan.source_constants, where=None,
+        source_constants=(),
+    )  # fmt: skip
 
 
 def not_compared(plan: TablePlan) -> tuple[str, ...]:
@@ -82,6 +138,8 @@ def difference(
         return RowDifference(names, Kind.REPEATED, parked=parked)
     if not source or not target:
         kind = Kind.MISSING if source else Kind.EXTRA
+        if sides.plan.direction is Direction.FROM_CENTRE:
+            kind = Kind.EXTRA_AT_SITE if source else Kind.MISSING_AT_SITE
         return RowDifference(names, kind, tuple(_unfit(sides, source)), parked)
     return RowDifference(names, Kind.DIFFERS, tuple(_unequal(sides, source[0], target[0])), parked)
 

@@ -27,7 +27,10 @@ COMMANDS: Mapping[str, str] = {
     "audit": "audit",
     "parked": "parked",
     "conflicts": "conflicts",
+    "history": "history",
+    "change": "change",
     "uninstall": "install",
+    "simulate": "simulate",
     "demo": "demo",
 }
 """Command → module of this package, in the order in which one meets them."""

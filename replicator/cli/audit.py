@@ -14,8 +14,7 @@ from replicator.errors import ReplicatorError, SettingsError, SetupError
 
 if TYPE_CHECKING:
     from replicator.app import App
-    from replicator.audit import Limits, TableReport
-    from replicator.model import TablePlan
+    from replicator.audit import Audited, Limits, TableReport
 
 _EPILOG = """\b
 Examples:
@@ -67,13 +66,13 @@ def audit(config: str, sites: Sequence[str], as_json: bool, tables: Sequence[str
 
 def _wanted(
     app: App, sites: Sequence[str], failed: dict[str, ReplicatorError], tables: Sequence[str]
-) -> dict[str, list[TablePlan]]:
+) -> dict[str, list[Audited]]:
     """The plans to audit by site; a site whose tables do not fit is put to the failed. Raises for an unknown table."""
-    plans: dict[str, list[TablePlan]] = {}
+    plans: dict[str, list[Audited]] = {}
     for site in sites:
         if site not in failed:
             try:
-                plans[site] = list(app.link_plans(site))
+                plans[site] = app.audited(site)
             except SettingsError:
                 raise
             except SetupError as error:
@@ -86,12 +85,13 @@ def _wanted(
     return {site: [p for p in found if any(_means(pattern, p) for pattern in tables)] for site, found in plans.items()}
 
 
-def _means(pattern: str, plan: TablePlan) -> bool:
+def _means(pattern: str, audited: Audited) -> bool:
+    plan = audited.plan
     return any(fnmatchcase(str(name), pattern) for name in (plan.source.name, plan.target))
 
 
 def _audit_site(
-    app: App, site: str, wanted: dict[str, list[TablePlan]], failed: dict[str, ReplicatorError], limits: Limits
+    app: App, site: str, wanted: dict[str, list[Audited]], failed: dict[str, ReplicatorError], limits: Limits
 ) -> Iterator[TableReport]:
     """A site's reports; a site that is away is one report that proves nothing."""
     from replicator.audit import TableReport

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from replicator.cli.options import common, open_app
 from replicator.cli.output import BAD, DIM, EXIT_DIFFERENT, GOOD, WARN, count, say, show_json, show_table
+from replicator.errors import ReplicatorError
 from replicator.model import Finding
+
+if TYPE_CHECKING:
+    from replicator.app import App
+    from replicator.check import Looks
 
 _EPILOG = """\b
 Examples:
@@ -38,12 +44,14 @@ def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> N
     for place in (CENTRE, *chosen):
         if place in failed:
             report.add(place, [finding_of(app.database(place).shown, "access", failed[place])])
-    found = check_places({place: app.plans_at(place) if fits else () for place in alive}, CENTRE, app.installable)
+    found = check_places({place: _looks(app, place, fits=fits) for place in alive}, app.installable)
     for place, findings in found.findings.items():
         report.add(place, findings)
     for finding in check_clocks(alive, CENTRE, app.installable) if CENTRE in alive else ():
         report.add(finding.place, [finding])
     report.add("topology", rules)
+    for finding in _concerns(app) if fits else ():
+        report.add(finding.place, [finding])
     if as_json:
         listed = {
             place: [asdict(each) for each in found] for place, found in report.in_order((CENTRE, *chosen)).items()
@@ -57,6 +65,31 @@ def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> N
         )
         _conclude(report.problems, report.warnings, config)
     raise SystemExit(EXIT_DIFFERENT if report.problems else 0)
+
+
+def _concerns(app: App) -> list[Finding]:
+    """What rules, tables and the last contacts say of trouble to come."""
+    from replicator.check import finding_of
+    from replicator.concerns import check_skews, find_concerns
+    from replicator.settings import CENTRE
+
+    topology = app.topology()
+    found = list(find_concerns(topology))
+    try:
+        return [*found, *check_skews(topology, app.read_links()[0])]
+    except ReplicatorError as error:
+        return [*found, finding_of(app.database(CENTRE).shown, "links", error)]
+
+
+def _looks(app: App, place: str, *, fits: bool) -> Looks:
+    """What a place is looked at for; where rules and tables do not fit, only as a database."""
+    from replicator.check import Looks
+    from replicator.settings import CENTRE
+
+    if not fits:
+        return Looks(None, ()) if place == CENTRE else Looks((), None)
+    roles = app.roles(place)
+    return Looks(roles.sends, roles.receives)
 
 
 def _show(places: dict[str, list[Finding]], urls: dict[str, str], problems: bool) -> None:

@@ -67,7 +67,6 @@ class _Done:
 
     place: str
     statements: int
-    rows: int
     seconds: float
 
 
@@ -101,7 +100,8 @@ def plan(config: str, sites: Sequence[str], as_json: bool, folder: str | None, v
 def install(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbose: bool) -> None:
     """Put our tables and triggers in: the centre first, then the sites. Creates tables the centre lacks.
 
-    Rows that sites have already are queued for the centre, so that the next sync brings them.
+    Rows that sites have already are queued for the centre, so that the next sync brings them; rows that the centre has
+    already go to the sites that get them.
     """
     from replicator.settings import CENTRE
 
@@ -199,7 +199,7 @@ def _read_plans(app: App, sites: Sequence[str]) -> tuple[dict[str, DatabasePlan]
 
     def read(place: str) -> DatabasePlan:
         with closing(app.installable(place)) as database:
-            return plan_database(database, app.settings.topology, app.plans_at(place), centre=place == CENTRE)
+            return plan_database(database, app.settings.topology, app.roles(place))
 
     chosen = app.chosen(sites)
     plans = _each((CENTRE, *chosen), read, failed)
@@ -230,24 +230,15 @@ def _each(
 
 
 def _install_place(app: App, place: str, *, verbose: bool, quiet: bool) -> _Done:
-    from replicator.install import plan_database, run_plan
-    from replicator.settings import CENTRE
-
-    began, rows = time.monotonic(), 0
-    with closing(app.installable(place)) as database:
-        plans = app.plans_at(place)
-        planned = plan_database(database, app.settings.topology, plans, centre=place == CENTRE)
-        if verbose:
-            _show_plan(place, planned, verbose=True)
-        with progress(place, len(planned.statements), "statements", hidden=quiet) as advance:
-            for done, purpose in run_plan(database, planned):
-                advance(done, purpose)
+    began = time.monotonic()
+    with progress(place, 1, "statements", hidden=quiet) as advance:
+        planned, roles = app.install(place, advance)
     took = time.monotonic() - began
+    if verbose:
+        _show_plan(place, planned, verbose=True)
     if not quiet:
-        _show_done(
-            place, planned, rows, took, plans=len({p.target if place == CENTRE else p.source.name for p in plans})
-        )
-    return _Done(place, len(planned.statements), rows, round(took, 3))
+        _show_done(place, planned, took, tables=roles.tables)
+    return _Done(place, len(planned.statements), round(took, 3))
 
 
 # --- what is shown ---
@@ -287,15 +278,11 @@ def _conclude_plan(
         )
 
 
-def _show_done(place: str, plan: DatabasePlan, rows: int, took: float, *, plans: int) -> None:
-    loaded = f", {count(rows, 'existing row')} queued" if rows else ""
+def _show_done(place: str, plan: DatabasePlan, took: float, *, tables: int) -> None:
     if plan.statements:
-        say(
-            f"{place}: {count(len(plan.statements), 'statement')} run in {took:.1f} s, {count(plans, 'table')}{loaded}",
-            GOOD,
-        )
+        say(f"{place}: {count(len(plan.statements), 'statement')} run in {took:.1f} s, {count(tables, 'table')}", GOOD)
     else:
-        say(f"{place}: in place already, {count(plans, 'table')}{loaded}", GOOD)
+        say(f"{place}: in place already, {count(tables, 'table')}", GOOD)
 
 
 def _show_failed(failed: Mapping[str, ReplicatorError]) -> None:

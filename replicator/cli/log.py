@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
+    from replicator.model import LinkName
     from replicator.worker import LinkReport
 
 
@@ -43,15 +44,15 @@ class Watcher:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._last: dict[str, LinkReport] = {}
+        self._last: dict[LinkName, LinkReport] = {}
         self._changes = 0
         self._lock = threading.Lock()
 
     def listen(self, report: LinkReport) -> None:
         """A worker's report (from its thread): logged when the link's state, its error or its troubles changed."""
         with self._lock:
-            before = self._last.get(report.link.site)
-            self._last[report.link.site] = report
+            before = self._last.get(report.link)
+            self._last[report.link] = report
         link = str(report.link)
         if report.error:
             if before is None or before.error != report.error:
@@ -66,6 +67,9 @@ class Watcher:
             self._log.write("recovered", link=link, retries=before.retries)
         parked = report.parked - (before.parked if before else 0)
         conflicts = report.conflicts - (before.conflicts if before else 0)
+        healed = report.healed - (before.healed if before else 0)
+        if healed:
+            self._log.write("healed", link=link, rows=healed)
         if parked:
             self._log.write("parked", link=link, changes=parked, hint="replicator parked list")
         if conflicts:
@@ -80,7 +84,7 @@ class Watcher:
         """Log a summary and give it as one sentence."""
         changes = sum(report.changes for report in reports)
         new, self._changes = changes - self._changes, changes
-        failing = [report.link.site for report in reports if report.error]
+        failing = list(dict.fromkeys(report.link.site for report in reports if report.error))
         parked = sum(report.parked for report in reports)
         rate = round(new / seconds, 1)
         self._log.write(

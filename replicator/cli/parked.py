@@ -1,11 +1,11 @@
-"""``replicator parked``: changes the centre refused, and what to do about them."""
+"""``replicator parked``: changes a database refused, and what to do about them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -27,17 +27,21 @@ from replicator.cli.times import at
 
 if TYPE_CHECKING:
     from replicator.app import App
-    from replicator.model import ParkedChange
-    from replicator.ports import Target
+    from replicator.model import LinkName, ParkedChange
+    from replicator.parked import Found, Tried
 
 _EPILOG = """\b
 A change the centre refuses (a constraint, a value its type cannot hold) is set aside with its cause; later changes of
-the same row wait behind it, everything else goes on. Mend the cause, then retry; or edit the change; or skip it.
+the same row wait behind it, everything else goes on. So does a site with what comes from the centre. A row whose cause
+goes away is applied by itself; else mend the cause, then retry; or edit the change; or skip it.
+
+Changes parked at the centre are called by their number, those at a site with its name before it: clinic1:7.
 
 \b
 Examples:
   replicator parked list
   replicator parked show 7
+  replicator parked show clinic1:7
   replicator parked retry 7
   replicator parked retry --all
   replicator parked edit 7 --set result=12.5 --null comment
@@ -45,80 +49,91 @@ Examples:
 """
 
 
-@click.group(epilog=_EPILOG, short_help="Changes the centre refused: list, show, retry, skip, edit.")
+@click.group(epilog=_EPILOG, short_help="Changes a database refused: list, show, retry, skip, edit.")
 def parked() -> None:
-    """List, show, retry, skip or edit changes that the centre refused."""
+    """List, show, retry, skip or edit changes that the centre or a site refused."""
 
 
 @parked.command("list")
 @common
-@click.option("--table", metavar="NAME", default="", help="Only changes of this table at the centre.")
+@click.option(
+    "--table", metavar="NAME", default="", help="Only changes of this table, as it is called where they are parked."
+)
 def list_(config: str, sites: Sequence[str], as_json: bool, table: str) -> None:
     """List parked changes, oldest first."""
     from replicator.parked import list_changes
 
     app = open_app(config)
-    found = list_changes(app.chosen(sites), lambda site: app.target(site, ()), table)
+    found = list_changes(_links(app, sites), lambda link: app.target(link, ()), table)
     if as_json:
-        show_json({"parked": [_document(site, change) for site, change in found]})
+        show_json({"parked": [_document(each) for each in found]})
         return
     if not found:
         say("nothing is parked", GOOD)
         return
-    head = ("id", "site", "table", "row", "change", "state", "since", "tries", "cause")
+    head = ("id", "link", "table", "row", "change", "state", "since", "tries", "cause")
     rows = [
         (
-            str(change.id), site, change.table, change.key, _word(change), str(change.state), at(change.parked_at),
-            str(change.attempts), shown(_cause(change.cause), 90),
+            each.name, str(each.link), each.change.table, each.change.key, _word(each.change), str(each.change.state),
+            at(each.change.parked_at), str(each.change.attempts), shown(_cause(each.change.cause), 90),
         )
-        for site, change in found
+        for each in found
     ]  # fmt: skip
     show_table(head, rows)
-    say(f"{count(len(found), 'change')} parked; next: replicator parked show {found[0][1].id}", WARN)
+    say(f"{count(len(found), 'change')} parked; next: replicator parked show {found[0].name}", WARN)
 
 
 @parked.command()
 @common
-@click.argument("number", metavar="ID", type=int)
-def show(config: str, sites: Sequence[str], as_json: bool, number: int) -> None:
-    """Show one parked change with its cause and its values."""
+@click.argument("name", metavar="ID")
+def show(config: str, sites: Sequence[str], as_json: bool, name: str) -> None:
+    """Show one parked change with its cause and its values, and the row that holds a unique value it wants."""
     app = open_app(config)
-    site, change = _find(app, sites, number)
+    found = _find(app, sites, name)
+    blocking = _read_blocking(app, found)
     if as_json:
-        show_json(_document(site, change))
+        show_json({**_document(found), "blocking": blocking})
     else:
-        _show_change(site, change)
+        _show_change(found, blocking)
 
 
 @parked.command()
 @common
-@click.argument("number", metavar="[ID]", type=int, required=False)
+@click.argument("name", metavar="[ID]", required=False)
 @click.option(
     "--all", "everything", is_flag=True, help="All parked changes; once one is refused, its row keeps waiting."
 )
-def retry(config: str, sites: Sequence[str], as_json: bool, number: int | None, everything: bool) -> None:
+def retry(config: str, sites: Sequence[str], as_json: bool, name: str | None, everything: bool) -> None:
     """Apply a parked change again (or --all, in the order of their rows). Exit code 1 when one was refused again."""
-    from replicator.parked import list_changes
+    from replicator.parked import list_changes, number_of
     from replicator.parked import retry as try_again
 
-    if (number is None) is not everything:
+    if (name is None) is not everything:
         raise click.UsageError("name one change by its ID, or all of them with --all")
     app = open_app(config)
-    if number is not None:
-        found = [_find(app, sites, number)]
+    if name is not None:
+        found = [_find(app, sites, name)]
     else:
-        found = list_changes(app.chosen(sites), lambda site: app.target(site, ()))
+        found = list_changes(_links(app, sites), lambda link: app.target(link, ()))
     tried = []
-    for site in dict.fromkeys(site for site, _ in found):
-        with closing(app.target(site, app.link_plans(site))) as target:
-            for each in try_again(site, target, [change for owner, change in found if owner == site]):
+    for link in dict.fromkeys(each.link for each in found):
+        with closing(app.target(link, app.link_plans(link.site, link.direction))) as target:
+            for each in try_again(link, target, [one.change for one in found if one.link == link]):
                 tried.append(each)
                 if not as_json:
-                    _show_tried(each.change, each.applied, each.cause)
+                    _show_tried(each)
     applied = sum(each.applied is True for each in tried)
     if as_json:
         listed = [
-            {"site": each.site, "id": each.change.id, "applied": each.applied, "cause": each.cause} for each in tried
+            {
+                "site": each.link.site,
+                "direction": each.link.direction,
+                "id": each.change.id,
+                "name": number_of(each.link, each.change.id),
+                "applied": each.applied,
+                "cause": each.cause,
+            }
+            for each in tried
         ]
         show_json({"applied": applied, "tried": listed})
     else:
@@ -128,32 +143,33 @@ def retry(config: str, sites: Sequence[str], as_json: bool, number: int | None, 
 
 @parked.command()
 @common
-@click.argument("number", metavar="ID", type=int)
+@click.argument("name", metavar="ID")
 @click.option("-y", "--yes", is_flag=True, help="Go ahead without asking; needed without a terminal.")
-def skip(config: str, sites: Sequence[str], as_json: bool, number: int, yes: bool) -> None:
+def skip(config: str, sites: Sequence[str], as_json: bool, name: str, yes: bool) -> None:
     """Drop a parked change for good. It stays on record among the conflicts; the row may then differ (see audit)."""
     app = open_app(config)
-    site, change = _find(app, sites, number)
+    found = _find(app, sites, name)
     if not yes:
         if as_json or not can_ask():
             raise click.UsageError("a change is not dropped without --yes")
-        _show_change(site, change)
+        _show_change(found)
         click.confirm("drop this change for good?", abort=True)
-    with closing(app.target(site, ())) as target:
-        target.skip_parked(number)
+    change = found.change
+    with closing(app.target(found.link, app.link_plans(found.link.site, found.link.direction))) as target:
+        target.skip_parked(change.id)
     if as_json:
-        show_json({"skipped": _document(site, change)})
+        show_json({"skipped": _document(found)})
     else:
-        say(f"dropped change {number} of {change.table} {change.key}; it is on record: replicator conflicts list")
+        say(f"dropped change {name} of {change.table} {change.key}; it is on record: replicator conflicts list")
 
 
 @parked.command()
 @common
-@click.argument("number", metavar="ID", type=int)
+@click.argument("name", metavar="ID")
 @click.option("--set", "values", metavar="COLUMN=VALUE", multiple=True, help="A new value, as text; repeatable.")
 @click.option("--null", "nulls", metavar="COLUMN", multiple=True, help="Make this column NULL; repeatable.")
 def edit(
-    config: str, sites: Sequence[str], as_json: bool, number: int, values: Sequence[str], nulls: Sequence[str]
+    config: str, sites: Sequence[str], as_json: bool, name: str, values: Sequence[str], nulls: Sequence[str]
 ) -> None:
     """Change values of a parked change (the site's columns, not its key), before trying it again.
 
@@ -172,53 +188,67 @@ def edit(
     if not edits:
         raise click.UsageError("nothing to change: use --set COLUMN=VALUE or --null COLUMN")
     app = open_app(config)
-    site, found = _find(app, sites, number)
-    plans = app.link_plans(site)
-    with closing(app.target(site, plans)) as target:
-        edit_change(target, plans, found, edits)
-        (change,) = target.list_parked(ids=[number])
+    found = _find(app, sites, name)
+    plans = app.link_plans(found.link.site, found.link.direction)
+    with closing(app.target(found.link, plans)) as target:
+        edit_change(target, plans, found.change, edits)
+        (change,) = target.list_parked(ids=[found.change.id])
+    found = replace(found, change=change)
     if as_json:
-        show_json(_document(site, change))
+        show_json(_document(found))
     else:
-        _show_change(site, change)
-        say(f"next: replicator parked retry {number}")
+        _show_change(found)
+        say(f"next: replicator parked retry {name}")
 
 
-def _find(app: App, sites: Sequence[str], number: int) -> tuple[str, ParkedChange]:
+def _links(app: App, sites: Sequence[str]) -> list[LinkName]:
+    return [link for site in app.chosen(sites) for link in app.links(site)]
+
+
+def _find(app: App, sites: Sequence[str], name: str) -> Found:
     from replicator.parked import find_change
 
-    def opened(site: str) -> Target:
-        return app.target(site, ())
-
-    return find_change(app.chosen(sites), opened, number)
+    return find_change(_links(app, sites), lambda link: app.target(link, ()), name)
 
 
-def _document(site: str, change: ParkedChange) -> dict[str, object]:
-    return {**asdict(change), "link": site, "op": change.op.name.lower()}
+def _read_blocking(app: App, found: Found) -> Mapping[str, object] | None:
+    """The row that holds a unique value the change wants."""
+    plans = app.link_plans(found.link.site, found.link.direction)
+    with closing(app.target(found.link, plans)) as target:
+        return target.find_blocking(found.change.id)
 
 
-def _show_change(site: str, change: ParkedChange) -> None:
-    say(f"change {change.id}: {_word(change)} of {change.table} {change.key} from {site}")
+def _document(found: Found) -> dict[str, object]:
+    change = found.change
+    about = {"name": found.name, "link": found.link.site, "direction": found.link.direction}
+    return {**asdict(change), **about, "op": change.op.name.lower()}
+
+
+def _show_change(found: Found, blocking: Mapping[str, object] | None = None) -> None:
+    change, link = found.change, found.link
+    where = f"from {link.site}" if link.direction.rises else f"from the centre, parked at {link.site}"
+    say(f"change {found.name}: {_word(change)} of {change.table} {change.key} {where}")
     say(f"  {change.state} since {at(change.parked_at)}, tried {count(change.attempts, 'time')}")
     code = f" [{change.sqlstate}]" if change.sqlstate and f"[{change.sqlstate}]" not in change.cause else ""
     say(f"  cause: {_cause(change.cause)}{code}", BAD)
-    columns = list(dict.fromkeys([*(change.before or {}), *(change.after or {})]))
-    rows = [
-        (f"  {name}", *("" if row is None else shown(row.get(name), 200) for row in (change.before, change.after)))
-        for name in columns
-    ]
+    images = (change.before, change.after, *([blocking] if blocking else []))
+    columns = list(dict.fromkeys(name for row in images for name in row or {}))
+    rows = [(f"  {name}", *("" if row is None else shown(row.get(name), 200) for row in images)) for name in columns]
     if rows:
-        show_table(("  column", "before", "after"), rows)
+        show_table(("  column", "before", "after", *(["in its way"] if blocking else [])), rows)
 
 
-def _show_tried(change: ParkedChange, applied: bool | None, cause: str) -> None:
-    row = f"change {change.id} of {change.table} {change.key}"
-    if applied:
+def _show_tried(tried: Tried) -> None:
+    from replicator.parked import number_of
+
+    change = tried.change
+    row = f"change {number_of(tried.link, change.id)} of {change.table} {change.key}"
+    if tried.applied:
         say(f"{row}: applied", GOOD)
-    elif applied is None:
-        say(f"{row}: not tried, {cause}", WARN)
+    elif tried.applied is None:
+        say(f"{row}: not tried, {tried.cause}", WARN)
     else:
-        say(f"{row}: refused again: {_cause(cause)}", BAD)
+        say(f"{row}: refused again: {_cause(tried.cause)}", BAD)
 
 
 def _word(change: ParkedChange) -> str:
@@ -228,5 +258,5 @@ def _word(change: ParkedChange) -> str:
 
 
 def _cause(cause: str) -> str:
-    """The cause on one line, without the centre's address: it is always the centre."""
+    """The cause on one line, without the database's address: the link tells which one it is."""
     return " ".join(re.sub(r"^(postgresql://|/)[^\s:]*(:\d+)?\S*: ", "", cause).split())

@@ -32,6 +32,7 @@ from replicator.cli.output import (
 from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
+    from replicator.model import LinkName
     from replicator.worker import LinkReport, Worker
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -41,8 +42,8 @@ Examples:
   replicator sync -c topology.yaml
   replicator sync --site factory_a --json
 
-Exit codes: 0 all links drained, 1 drained, but changes were parked (replicator parked list), 3 a link failed (the
-others are drained).
+Exit codes: 0 all links drained, 1 drained, but changes were parked (replicator parked list) or wait for a decision
+(replicator conflicts list --waiting), 3 a link failed (the others are drained).
 """
 _RUN_EPILOG = """\b
 Examples:
@@ -57,46 +58,53 @@ Exit codes: 0 stopped cleanly, 3 could not start, or a batch outlived --grace.
 
 @dataclass(slots=True)
 class _Drained:
-    """What one link did in a sync."""
+    """What one link did in a sync. ``parked``: changes set aside and not applied later; ``healed``: rows that were."""
 
+    link: str
     site: str
+    direction: str
     state: str
     batches: int
     changes: int
     rows: int
     conflicts: int
     parked: int
+    healed: int
     error: str = ""
     hint: str = ""
 
 
-@click.command(epilog=_SYNC_EPILOG, short_help="Bring everything to the centre once.")
+@click.command(epilog=_SYNC_EPILOG, short_help="Bring everything over once.")
 @common
 @click.option(
     "--parallel", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True, help="Links at a time."
 )
 def sync(config: str, sites: Sequence[str], as_json: bool, parallel: int) -> None:
-    """Bring everything the sites have to the centre, once, and stop."""
+    """Bring everything the sites have to the centre, and to the sites what they get from there, once, and stop.
+
+    Where sites get changes too, links are drained in turns until nothing moves, so that corrections arrive as well.
+    """
     from replicator.service import drain_all
 
     app = open_app(config)
     chosen = app.chosen(sites)
     began = time.monotonic()
     drained: list[_Drained] = []
+    order = [str(link) for site in chosen for link in app.links(site)]
     with progress("sync", 0, "changes", hidden=as_json) as advance:
-        moved: dict[str, int] = {}
+        moved: dict[LinkName, int] = {}
         lock = threading.Lock()
 
         def listen(report: LinkReport) -> None:
             with lock:
-                new = report.changes - moved.get(report.link.site, 0)
-                moved[report.link.site] = report.changes
-                advance(new, f"{len(drained)}/{len(chosen)} links done")
+                new = report.changes - moved.get(report.link, 0)
+                moved[report.link] = report.changes
+                advance(new, f"{report.link}: {report.changes:,}, {len(drained)}/{len(order)} links done")
 
         for worker, failure in drain_all(app.workers(chosen, listen), parallel):
             drained.append(_drained(worker, failure))
     seconds = time.monotonic() - began
-    drained.sort(key=lambda each: chosen.index(each.site))
+    drained.sort(key=lambda each: order.index(each.link))
     failed, parked = sum(bool(each.error) for each in drained), sum(each.parked for each in drained)
     if as_json:
         show_json({"seconds": round(seconds, 3), "links": drained})
@@ -107,26 +115,26 @@ def sync(config: str, sites: Sequence[str], as_json: bool, parallel: int) -> Non
 
 def _drained(worker: Worker, failure: Exception | None) -> _Drained:
     report = worker.report
-    counts = (report.batches, report.changes, report.net, report.conflicts, report.parked)
+    still = max(report.parked - report.healed, 0)
+    counts = (report.batches, report.changes, report.net, report.conflicts, still, report.healed)
+    about = (str(report.link), report.link.site, str(report.link.direction))
     if failure is None:
-        return _Drained(report.link.site, "drained", *counts)
+        return _Drained(*about, "drained", *counts)
     if isinstance(failure, ReplicatorError):
-        return _Drained(report.link.site, "failed", *counts, failure.message, failure.hint)
-    return _Drained(
-        report.link.site, "failed", *counts, f"unexpected {type(failure).__name__}: {failure}", "this is a bug"
-    )
+        return _Drained(*about, "failed", *counts, failure.message, failure.hint)
+    return _Drained(*about, "failed", *counts, f"unexpected {type(failure).__name__}: {failure}", "this is a bug")
 
 
 def _show_drained(drained: Sequence[_Drained], seconds: float, config: str) -> None:
-    head = ("site", "state", "changes", "rows", "conflicts", "parked")
+    head = ("link", "state", "changes", "rows", "conflicts", "parked")
     rows = [
-        (each.site, each.state, *(f"{n:,}" for n in (each.changes, each.rows, each.conflicts, each.parked)))
+        (each.link, each.state, *(f"{n:,}" for n in (each.changes, each.rows, each.conflicts, each.parked)))
         for each in drained
     ]
     show_table(head, rows, [BAD if each.error else WARN if each.parked else "" for each in drained])
     for each in drained:
         if each.error:
-            show_error(f"{each.site}: {each.error}", each.hint)
+            show_error(f"{each.link}: {each.error}", each.hint)
     changes, parked = sum(each.changes for each in drained), sum(each.parked for each in drained)
     rate = f" ({changes / seconds:,.0f}/s)" if changes > 1000 else ""
     say(f"{count(changes, 'change')} in {seconds:.1f} s{rate}", GOOD if not any(each.error for each in drained) else "")
@@ -145,16 +153,17 @@ def _show_drained(drained: Sequence[_Drained], seconds: float, config: str) -> N
               help="How often a summary line is logged.")  # fmt: skip
 @debug_option
 def run(config: str, sites: Sequence[str], grace: float, log_format: str, summary: float) -> None:
-    """The service: bring every change to the centre as it happens, until stopped."""
+    """The service: bring every change to where it belongs as it happens, until stopped."""
     from replicator.service import Service
 
     app = open_app(config)
     chosen = app.chosen(sites)
     log = Log(as_json=log_format == "json")
     watcher = Watcher(log)
-    service = Service(app.workers(chosen, watcher.listen), watcher.crashed)
+    workers = app.workers(chosen, watcher.listen)
+    service = Service(workers, watcher.crashed)
     signals = Signals()
-    log.write("started", topology=app.settings.topology, links=len(chosen), pid=os.getpid(), config=config)
+    log.write("started", topology=app.settings.topology, links=len(workers), pid=os.getpid(), config=config)
     service.start()
     notify("READY=1")
     while not (caught := signals.wait(summary)):

@@ -24,6 +24,8 @@ from replicator.cli.output import (
 
 if TYPE_CHECKING:
     from replicator.app import App
+    from replicator.model import LinkName, LinkRecord
+    from replicator.ports import Source
     from replicator.status import LinkStatus
 
 _EPILOG = """\b
@@ -34,6 +36,9 @@ States:
   never ran     installed or not, nothing has been brought yet
   unreachable   the site or the centre does not answer
   broken        both answer, but a person has to mend something first
+  expired       away for longer than the retention: it must resync
+
+Of a site that is away, the link from the centre is shown from what the centre knows.
 
 \b
 Examples:
@@ -48,9 +53,11 @@ changes), 3 the centre does not answer.
 @click.command(epilog=_EPILOG, short_help="How far every link is, and whether it is healthy.")
 @common
 @click.option("--max-lag", metavar="SECONDS", type=click.FloatRange(min=0), default=60.0, show_default=True,
-              help="Oldest change that may be missing at the centre.")  # fmt: skip
+              help="Oldest change that may be missing at its target.")  # fmt: skip
 def status(config: str, sites: Sequence[str], as_json: bool, max_lag: float) -> None:
     """Show per link: state, how much and how old is what is missing, the last proof, parked, conflicts, clock skew.
+
+    Links to the centre and from it are shown apart.
 
     Everything is asked of the databases now; nothing is read from a flag.
     """
@@ -58,7 +65,10 @@ def status(config: str, sites: Sequence[str], as_json: bool, max_lag: float) -> 
     found = read(app, app.chosen(sites))
     healthy = all(each.healthy(max_lag) for each in found)
     if as_json:
-        links = [{"site": each.link.site, "healthy": each.healthy(max_lag), **_plain(each)} for each in found]
+        links = [
+            {"site": each.link.site, "direction": each.link.direction, "healthy": each.healthy(max_lag), **_plain(each)}
+            for each in found
+        ]
         show_json({"topology": app.settings.topology, "healthy": healthy, "max_lag_seconds": max_lag, "links": links})
     else:
         _show(found, max_lag)
@@ -68,12 +78,33 @@ def status(config: str, sites: Sequence[str], as_json: bool, max_lag: float) -> 
 def read(app: App, sites: Sequence[str]) -> list[LinkStatus]:
     """Status of the sites' links. Raises when the centre does not answer."""
     from replicator.settings import CENTRE
-    from replicator.status import read_all
+    from replicator.status import Looks, read_all
 
     records, now = app.read_links()
-    failed = dict(app.read_catalogues((CENTRE, *sites)))
-    links = [app.link(site) for site in sites]
-    return read_all(links, records, lambda link: app.source(link.site, app.link_plans(link.site)), now, failed)
+    failed = app.read_catalogues((CENTRE, *sites))
+
+    def looks(link: LinkName) -> Looks:
+        def record() -> tuple[LinkRecord | None, int]:
+            if link.direction.rises:
+                return _of(link, records), now
+            if link.site in failed:
+                raise failed[link.site]
+            found, clock = app.read_links(link.site)
+            return _of(link, found), clock
+
+        def source() -> Source:
+            if link.direction.rises and link.site in failed:
+                raise failed[link.site]
+            plans = () if link.site in failed else app.link_plans(link.site, link.direction)
+            return app.source(link, plans)
+
+        return Looks(link, record, source)
+
+    return read_all([looks(link) for site in sites for link in app.links(site)])
+
+
+def _of(link: LinkName, records: Sequence[LinkRecord]) -> LinkRecord | None:
+    return next((record for record in records if record.link == link), None)
 
 
 def _plain(each: LinkStatus) -> dict[str, object]:
@@ -83,29 +114,36 @@ def _plain(each: LinkStatus) -> dict[str, object]:
 
 
 def _show(found: Sequence[LinkStatus], max_lag: float) -> None:
-    head = ("site", "state", "behind", "oldest", "last proof", "parked", "conflicts", "skew")
-    rows = [
-        (
-            each.link.site, str(each.health), "–" if each.behind_changes is None else count(each.behind_changes, "change"),
+    head = ["link", "state", "behind", "oldest", "last proof", "parked", "conflicts", "skew"]
+    undecided = any(each.undecided for each in found)
+    if undecided:
+        head.insert(7, "undecided")
+    rows = []
+    for each in found:
+        row = [
+            str(each.link), str(each.health), "–" if each.behind_changes is None else count(each.behind_changes, "change"),
             seconds(each.behind_seconds) if each.behind_changes else "–",
             "never" if each.proof_seconds is None else f"{seconds(each.proof_seconds)} ago",
             f"{each.parked:,}", f"{each.conflicts:,}", f"{each.skew_seconds:+.2f} s",
-        )
-        for each in found
-    ]  # fmt: skip
+        ]  # fmt: skip
+        if undecided:
+            row.insert(7, f"{each.undecided:,}")
+        rows.append(row)
     show_table(head, rows, [_style(each, max_lag) for each in found])
     for each in found:
         if each.horizon_holder:
-            say(f"{each.link.site}: held back by {each.horizon_holder}", WARN)
+            say(f"{each.link}: held back by {each.horizon_holder}", WARN)
         if each.problem:
-            show_error(f"{each.link.site}: {each.problem}", each.hint)
+            show_error(f"{each.link}: {each.problem}", each.hint)
     bad = [each for each in found if not each.healthy(max_lag)]
     if bad:
-        say(f"{count(len(bad), 'link')} of {len(found)} not healthy: {', '.join(each.link.site for each in bad)}", BAD)
+        say(f"{count(len(bad), 'link')} of {len(found)} not healthy: {', '.join(str(each.link) for each in bad)}", BAD)
     else:
         say(f"{count(len(found), 'link')} healthy", GOOD)
     if any(each.parked for each in found):
         say("see what is parked: replicator parked list")
+    if undecided:
+        say("decide what waits for you: replicator conflicts list --waiting")
 
 
 def _style(each: LinkStatus, max_lag: float) -> str:

@@ -14,6 +14,7 @@ from replicator.model.plan import (
     TablePlan,
 )
 from replicator.model.stream import (
+    CapturedChange,
     Conflict,
     DatabasePlan,
     Decision,
@@ -26,6 +27,7 @@ from replicator.model.stream import (
     RecordedConflict,
     RowEvent,
     Span,
+    Standing,
 )
 from replicator.model.words import (
     ConflictKind,
@@ -41,6 +43,7 @@ from replicator.model.words import (
 )
 
 __all__ = [
+    "CapturedChange",
     "Catalogue",
     "CentralTable",
     "ColumnPlan",
@@ -73,6 +76,7 @@ __all__ = [
     "RowFilter",
     "RuleExpression",
     "Span",
+    "Standing",
     "TableName",
     "TablePlan",
     "TableShape",

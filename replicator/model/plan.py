@@ -55,6 +55,8 @@ class PolicyPlan:
     rule: RuleExpression | None = None
     python: str = ""
     unsure: str = "flag"
+    floats: tuple[str, ...] = ()
+    """Target columns that hold floating-point numbers, among those ``columns`` has counters of."""
 
     @property
     def names(self) -> frozenset[PolicyName]:
@@ -65,8 +67,19 @@ class PolicyPlan:
 
     @property
     def merges(self) -> bool:
-        """Whether the base is needed value by value, not only as a checksum."""
-        return bool(self.names & {PolicyName.MERGE_COLUMNS, PolicyName.RULE})
+        """Whether the base is needed value by value, not only as a checksum: for merges, own rules, and for people to see."""
+        names = self.names
+        asks = PolicyName.MANUAL in names or (self.unsure == "park" and PolicyName.NEWEST_WINS in names)
+        return asks or bool(names & {PolicyName.MERGE_COLUMNS, PolicyName.RULE, PolicyName.ADD})
+
+    @property
+    def adds(self) -> bool:
+        """Whether some column is a counter: then a change is one also where it makes the row what it is already.
+
+        Two sites that both raise 5 to 6 make 7. So ``find_conflicts`` must hand out such a change (unless its own base is
+        the same too: then it is none), not pass it over as already there.
+        """
+        return any(policy is PolicyName.ADD for _, policy in self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +96,13 @@ class Route:
     """How the rows of a centre table are divided among the sites: by ``columns`` of the table at the end of ``path``.
 
     No columns: every site may want every row. An empty path: the table itself. NULL, or a parent that is not there,
-    concerns every site; what a site gets is decided when it reads, by its plan's condition.
+    concerns every site; what a site gets is decided when it reads, by its plan's condition. ``watched``: the other columns of
+    the table at the end that some site's condition reads: when they change, the rows that follow are looked at, too.
     """
 
     columns: tuple[str, ...] = ()
     path: tuple[RouteStep, ...] = ()
+    watched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +215,11 @@ class LinkName:
     def origin(self) -> str:
         """How databases record who wrote what this link applies: ``<topology>/<site>``, or ``<topology>/centre``."""
         return f"{self.topology}/{self.site if self.direction.rises else 'centre'}"
+
+    @property
+    def writer(self) -> str:
+        """Who writes, as people call it, what the link's source captures without an origin: the site, or ``centre``."""
+        return self.site if self.direction.rises else "centre"
 
     @property
     def text(self) -> str:

@@ -32,7 +32,7 @@ class Conflict:
     ``key`` is the target's key as text. ``site`` made the change, at ``changed_at`` (hybrid time).
     ``current_origin`` wrote the current row last, or deleted it (a site's name, ``centre``, or empty: not known), at
     ``current_at`` (0: not known). ``clock_error_us``: how far the two clocks may be apart. ``answer``: what the table's SQL
-    rule said.
+    rule said. ``untouched``: the site left the row as it had found it, so there is nothing of its own to bring.
     """
 
     ord: int
@@ -51,6 +51,7 @@ class Conflict:
     current_at: int = 0
     clock_error_us: int = 0
     answer: str = ""
+    untouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Decision:
     """The answer to one conflict: verdict, the rule that gave it, and why, in words.
 
     ``result`` is the row a MERGE makes (the target's columns → text). ``unsure``: the times were closer than the clocks are
-    known.
+    known. ``on_record``: whether it is counted and recorded; what was no conflict after all is only carried out.
     """
 
     conflict: Conflict
@@ -67,6 +68,7 @@ class Decision:
     reason: str
     result: Mapping[str, str | None] | None = None
     unsure: bool = False
+    on_record: bool = True
 
 
 @dataclass(slots=True)
@@ -161,8 +163,22 @@ class RowEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class CapturedChange:
+    """One change in a source's outbox: its number there, table, key values as text, and what is known of it.
+
+    ``passed``: whether it lies before the position it was asked for.
+    """
+
+    number: int
+    table: str
+    key: tuple[str, ...]
+    event: RowEvent
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """What the target knows about a link: the last proof."""
+    """What the target knows about a link: the last proof. ``undecided``: conflicts that wait for a person."""
 
     link: LinkName
     position: Position | None
@@ -173,6 +189,19 @@ class LinkRecord:
     parked: int
     skew_us: int
     newest_changed_at: int
+    undecided: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a source knows about a link: the position acknowledged last, when (microseconds since 1970, the source's clock).
+
+    ``expired``: it stayed away longer than the retention, pruning no longer waits for it.
+    """
+
+    position: Position
+    acknowledged_at: int
+    expired: bool
 
 
 @dataclass(frozen=True, slots=True)

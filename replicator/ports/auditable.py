@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from replicator.model import Key, TableName
+from replicator.model import Key, RouteStep, TableName
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class AuditTable:
     """One side of an audited table: its name, columns in the plan's order with their types, key columns, row filter.
 
     ``constants``: this site's key constants (only rows that carry them belong to the site). ``forms`` names each
-    column's canonical form (see ``replicator/canonical.py``); both sides of a pair use the same forms.
+    column's canonical form (see ``replicator/canonical.py``); both sides of a pair use the same forms. ``path``: the row has
+    to have a row at its end that meets ``where``, which names the row as ``p1``, ``p2`` … by its place in the path, and as
+    ``t`` where there is no path.
     """
 
     name: TableName
@@ -32,6 +34,7 @@ class AuditTable:
     key: tuple[str, ...]
     constants: tuple[tuple[str, str], ...] = ()
     where: str = ""
+    path: tuple[RouteStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from replicator.model import (
@@ -11,6 +11,7 @@ from replicator.model import (
     DatabasePlan,
     Finding,
     LinkRecord,
+    TableName,
     TablePlan,
 )
 
@@ -20,6 +21,10 @@ class Installable(Protocol):
 
     def read_catalogue(self) -> Catalogue:
         """All user tables with columns, keys, unique and foreign keys. Read only."""
+        ...
+
+    def read_rows(self, table: TableName) -> Sequence[Mapping[str, object]]:
+        """All rows of a small table, column → value as the driver gives it. Read only."""
         ...
 
     def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:

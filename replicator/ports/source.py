@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from replicator.model import Key, Lag, Position, TablePlan
+from replicator.model import CapturedChange, Key, Lag, Position, RowEvent, Standing, TablePlan
 from replicator.ports.batch import Batch
 
 
@@ -44,6 +44,24 @@ class Source(Protocol):
 
     def read_lag(self, after: Position | None) -> Lag:
         """How much lies behind ``after``. Read only."""
+        ...
+
+    def read_standing(self) -> Standing | None:
+        """What this source knows of its link; ``None`` before the first acknowledgement. Read only."""
+        ...
+
+    def read_history(self, table: str, key: Sequence[str]) -> Sequence[RowEvent]:
+        """The changes of one row that are still in the outbox, in order. Read only; reads the table's whole outbox.
+
+        ``table`` is a plan's source, ``key`` its key values as text, as the database spells them.
+        """
+        ...
+
+    def read_change(self, number: int, position: Position | None) -> CapturedChange | None:
+        """One change of the outbox by its number, and whether ``position`` has passed it; ``None`` when it is not there.
+
+        A change is pruned when every link has passed it. Read only.
+        """
         ...
 
     def read_clock(self) -> int:

@@ -147,6 +147,13 @@ class Target(Protocol):
         """Replace values (source column → text) of a parked change's after image. Own transaction."""
         ...
 
+    def find_blocking(self, parked_id: int) -> Mapping[str, object] | None:
+        """The target row that holds a unique value which a parked change wants, column → text; None: nothing like it.
+
+        Read only.
+        """
+        ...
+
     def read_row(self, table: str, key: str) -> Mapping[str, object] | None:
         """The row of a conflict (``table`` and ``key`` as recorded there) as it is now, column → text. Read only."""
         ...

@@ -7,11 +7,13 @@
 -- name: create_stage
 -- The batch as it came, images still as record literals. Kept per session, emptied at commit.
 create temp table if not exists replicator_stage (
-    ord bigint, relation integer, op "char", changed_at bigint, before text, after text
+    ord bigint, relation integer, op "char", changed_at bigint, before text, after text, base text
 ) on commit delete rows;
 
 -- name: create_decision
-create temp table if not exists replicator_decision (relation integer, ord bigint, verdict text) on commit delete rows;
+create temp table if not exists replicator_decision (
+    relation integer, ord bigint, verdict text, conflict bigint, result json
+) on commit delete rows;
 
 -- name: create_image
 -- Row type of the relation's images in staging types: record literals are parsed by casting to it.
@@ -26,13 +28,23 @@ create temp table "__text__" (/*: columns */ v0 text /*:*/);
 create temp table "__rows__" (ord bigint, op "char", changed_at bigint, /*: columns */ v0 text /*:*/);
 
 -- name: create_change
--- Net change per row of the span: existed = the source had the row before, present = it has it after.
+-- Net change per row of the span: existed = the source had the row before, present = it has it after. Without before
+-- images: base = checksum of what it had, image = the row itself where that is known.
 create temp table "__change__" (
-    ord bigint, existed boolean, present boolean, changed_at bigint, base bigint, /*: columns */ k0 text, b0 text, a0 text /*:*/
+    ord bigint, existed boolean, present boolean, changed_at bigint, base bigint, image text,
+    /*: columns */ k0 text, b0 text, a0 text /*:*/
 );
+
+-- name: create_base
+-- Row type of the images on record in the ledger: the columns that are replicated, in staging types.
+create temp table "__base__" (/*: columns */ v0 text /*:*/);
 
 -- name: copy_stage
 copy pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) from stdin;
+
+-- name: copy_states
+-- From a centre the fifth column is a checksum for sites that keep no images; it is not needed here.
+copy pg_temp.replicator_stage (ord, relation, op, changed_at, base, after) from stdin;
 
 -- name: copy_rows
 copy pg_temp."__rows__" (ord, op, changed_at, /*: columns */ v0 /*:*/) from stdin;
@@ -110,25 +122,34 @@ select s.ord, s.op <> 'i', s.op <> 'd', s.changed_at, /*: values */ (s.b).v0, (s
 
 -- name: load_states
 -- Text lane without before images (careful values of a key-mode source) → change; the base comes from the ledger.
-insert into pg_temp."__change__" (ord, existed, present, changed_at, base, /*: columns */ k0, b0, a0 /*:*/)
-select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checksum, /*: values */ (s.a).v0, (s.a).v0, (s.a).v0 /*:*/
+insert into pg_temp."__change__" (ord, existed, present, changed_at, base, image, /*: columns */ k0, b0, a0 /*:*/)
+select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checksum, l.image, /*: values */ (s.a).v0, (s.a).v0, (s.a).v0 /*:*/
   from (select ord, op, changed_at, after::pg_temp."__image__" as a
           from pg_temp.replicator_stage
          where relation = $1 and ord between $2 and $3
         offset 0) as s
   left join lateral (
-      select deleted, checksum from replicator.ledger
+      select deleted, checksum, image from replicator.ledger
        where feed = $4 and key = (row(/*: key */ (s.a).v0 /*:*/)::text) limit 1
   ) as l on true;
+
+-- name: load_new_states
+-- Text lane of a link from the centre → change: what the rows are; what they were does not matter.
+insert into pg_temp."__change__" (ord, existed, present, changed_at, /*: columns */ k0, b0, a0 /*:*/)
+select s.ord, false, s.op = 's', s.changed_at, /*: values */ (s.a).v0, (s.a).v0, (s.a).v0 /*:*/
+  from (select ord, op, changed_at, after::pg_temp."__image__" as a
+          from pg_temp.replicator_stage
+         where relation = $1 and ord between $2 and $3
+        offset 0) as s;
 
 -- name: load_rows
 -- Typed lane → change; the base comes from the ledger. The lateral limit probes the ledger's index row by row: a join is
 -- quadratic (every staged row against all of the link's) until the ledger has been analysed.
-insert into pg_temp."__change__" (ord, existed, present, changed_at, base, /*: columns */ k0, b0, a0 /*:*/)
-select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checksum, /*: values */ s.v0, s.v0, s.v0 /*:*/
+insert into pg_temp."__change__" (ord, existed, present, changed_at, base, image, /*: columns */ k0, b0, a0 /*:*/)
+select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checksum, l.image, /*: values */ s.v0, s.v0, s.v0 /*:*/
   from pg_temp."__rows__" as s
   left join lateral (
-      select deleted, checksum from replicator.ledger
+      select deleted, checksum, image from replicator.ledger
        where feed = $3 and key = (row(/*: key */ s.v0 /*:*/)::text) limit 1
   ) as l on true
  where s.ord between $1 and $2;
@@ -146,7 +167,7 @@ select exists (select from pg_temp."__change__" group by /*: key */ k0 /*:*/ hav
 -- name: net_first
 -- A row changed more than once: its last change takes over what the first one found.
 update pg_temp."__change__" as c
-   set existed = f.existed, base = f.base, /*: set_before */ b0 = f.b0 /*:*/
+   set existed = f.existed, base = f.base, image = f.image, /*: set_before */ b0 = f.b0 /*:*/
   from (select /*: key */ k0 /*:*/, min(ord) as first, max(ord) as last
           from pg_temp."__change__" group by /*: key_again */ k0 /*:*/ having count(*) > 1) as d
   join pg_temp."__change__" as f on f.ord = d.first
@@ -161,6 +182,7 @@ delete from pg_temp."__change__" as c
 -- The same where every change has both images: they form a chain from state to state, and its ends do not depend on the
 -- order the changes were captured in. The state that is left once more than it is reached is what the first change found;
 -- the one reached once more than it is left is what the last made of it. A chain that is closed ends where it began.
+-- A row that came and went is kept with what it came as: the target may have had it all along.
 with states as (
     select c.ord, c.first, c.last, e.side, e.state
       from (select *, count(*) over same_key as times, min(ord) over same_key as first, max(ord) over same_key as last
@@ -178,7 +200,7 @@ with states as (
       from ends group by first, last
 ), kept as (
     update pg_temp."__change__" as c
-       set existed = f.existed, /*: set_before */ b0 = f.b0 /*:*/
+       set existed = f.existed, /*: set_before_or_came */ b0 = case when f.existed or c.present then f.b0 else f.a0 end /*:*/
       from chains as h join pg_temp."__change__" as f on f.ord = h.first
      where c.ord = h.last)
 delete from pg_temp."__change__" as c
@@ -189,6 +211,18 @@ delete from pg_temp."__change__" as c
 -- name: net_nothing
 -- Came and went inside the batch.
 delete from pg_temp."__change__" where not existed and not present;
+
+-- name: net_gone
+-- The same with before images. Where the target has the row, it came to both before (install records rows that are there as
+-- new ones), so it goes from what it came as.
+with gone as (
+    update pg_temp."__change__" as c set existed = true
+      from "__schema__"."__table__" as t
+     where not c.existed and not c.present and /*: same_row */ true /*:*/
+ returning c.ord
+)
+delete from pg_temp."__change__" as c
+ where not c.existed and not c.present and not exists (select from gone where gone.ord = c.ord);
 
 -- name: count_change
 select count(*) from pg_temp."__change__";
@@ -231,13 +265,13 @@ select /*: child_name */ '' /*:*/
 -- name: delete_clean
 delete from "__schema__"."__table__" as t
  using pg_temp."__change__" as c
- where c.existed and not c.present and /*: same_row */ true /*:*/ and /*: unchanged */ true /*:*/;
+ where c.existed and not c.present and /*: same_row */ true /*:*/ and /*: unchanged */ true /*:*/ /*: returning *//*:*/;
 
 -- name: update_clean
 update "__schema__"."__table__" as t
    set /*: set */ v0 = c.a0 /*:*/
   from pg_temp."__change__" as c
- where c.existed and c.present and /*: same_row */ true /*:*/ and /*: unchanged */ true /*:*/;
+ where c.existed and c.present and /*: same_row */ true /*:*/ and /*: unchanged */ true /*:*/ /*: returning *//*:*/;
 
 -- name: insert_clean
 -- ON CONFLICT probes the key's index row by row: a plan with NOT EXISTS turns quadratic on a table that grows from empty.
@@ -245,7 +279,7 @@ insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system
 select /*: values */ c.a0 /*:*/
   from pg_temp."__change__" as c
  where c.present and not c.existed
-    on conflict (/*: arbiter */ v0 /*:*/) do nothing;
+    on conflict (/*: arbiter */ v0 /*:*/) do nothing /*: returning *//*:*/;
 
 -- name: insert_fresh
 -- As insert_clean, for the hope that no row is there yet: quicker, and refused as a whole when one is.
@@ -258,88 +292,58 @@ insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system
 select /*: staged */ (s.a).v0 /*:*/
   from (select after::pg_temp."__image__" as a from pg_temp.replicator_stage where relation = $1 offset 0) as s;
 
--- name: find_conflicts
--- What is neither applied nor already there. (A key update is also there when the row stands under its new key alone.)
-select c.ord, c.existed, c.present, c.changed_at, row(/*: key */ c.k0 /*:*/)::text,
-       /*: t_present */ t.v0 is not null /*:*/,
-       case when /*: has_before */ c.existed /*:*/ then json_object(/*: names */ '{v0}'::text[] /*:*/, array[/*: before */ c.b0::text /*:*/]::text[]) end,
-       case when c.present then json_object(/*: names */ '{v0}'::text[] /*:*/, array[/*: after */ c.a0::text /*:*/]::text[]) end,
-       case when /*: t_present */ t.v0 is not null /*:*/ then json_object(/*: names */ '{v0}'::text[] /*:*/, array[/*: current */ t.v0::text /*:*/]::text[]) end
-  from pg_temp."__change__" as c
-  left join "__schema__"."__table__" as t on /*: same_row */ true /*:*/
- where case when c.present
-            then not (/*: t_present */ t.v0 is not null /*:*/)
-                 and not (/*: arrived */ false /*:*/)
-                 or /*: t_present */ t.v0 is not null /*:*/ and not record_image_eq(row(/*: t_values */ t.v0 /*:*/), row(/*: c_after */ c.a0 /*:*/))
-            else /*: t_present */ t.v0 is not null /*:*/ end;
-
--- name: add_conflicts
--- Records decided conflicts; arrays of one chunk.
-insert into replicator.conflict (link, relation, key, kind, before, after, current, changed_at, policy, verdict, reason, position)
-select $1, u.* , $2
-  from unnest($3::text[], $4::text[], $5::text[], $6::json[], $7::json[], $8::json[], $9::bigint[], $10::text[], $11::text[], $12::text[]) as u;
-
--- name: add_decisions
-insert into pg_temp.replicator_decision (relation, ord, verdict)
-select * from unnest($1::integer[], $2::bigint[], $3::text[]);
-
 -- name: delete_decided
 delete from "__schema__"."__table__" as t
  using pg_temp."__change__" as c
-  join pg_temp.replicator_decision as d on d.relation = $1 and d.ord = c.ord and d.verdict = 'apply'
- where not c.present and /*: same_row */ true /*:*/;
+  join pg_temp.replicator_decision as d on d.relation = $1 and d.ord = c.ord and d.verdict in ('apply', 'merge')
+ where not c.present and /*: same_row */ true /*:*/ /*: returning *//*:*/;
 
 -- name: update_decided
 update "__schema__"."__table__" as t
    set /*: set */ v0 = c.a0 /*:*/
   from pg_temp."__change__" as c
-  join pg_temp.replicator_decision as d on d.relation = $1 and d.ord = c.ord and d.verdict = 'apply'
- where c.present and /*: same_row */ true /*:*/;
+  join pg_temp.replicator_decision as d on d.relation = $1 and d.ord = c.ord and d.verdict in ('apply', 'merge')
+ where c.present and /*: same_row */ true /*:*/ /*: returning *//*:*/;
 
 -- name: insert_decided
 insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system value
 select /*: values */ c.a0 /*:*/
   from pg_temp."__change__" as c
-  join pg_temp.replicator_decision as d on d.relation = $1 and d.ord = c.ord and d.verdict = 'apply'
+  join pg_temp.replicator_decision as d on d.relation = $1 and d.ord = c.ord and d.verdict in ('apply', 'merge')
  where c.present
    and not exists (select from "__schema__"."__table__" as t where /*: same_row */ true /*:*/)
-    on conflict (/*: arbiter */ v0 /*:*/) do nothing;
+    on conflict (/*: arbiter */ v0 /*:*/) do nothing /*: returning *//*:*/;
 
--- name: park_decided
-insert into replicator.parked (link, relation, key, op, state, changed_at, columns, before, after, cause, position)
-select $1, $2, row(/*: key */ c.k0 /*:*/)::text, case when c.present then case when c.existed then 'u'::"char" else 'i' end else 'd' end,
-       'parked', c.changed_at, $3,
-       case when c.existed then row(/*: before */ c.b0 /*:*/)::text end,
-       case when c.present then row(/*: after */ c.a0 /*:*/)::text end, $4, $5
-  from pg_temp."__change__" as c
-  join pg_temp.replicator_decision as d on d.relation = $6 and d.ord = c.ord and d.verdict = 'park';
+-- name: delete_followed
+delete from "__schema__"."__table__" as t
+ using pg_temp."__change__" as c
+ where c.existed and not c.present and /*: same_row */ true /*:*/ /*: returning *//*:*/;
 
--- name: record_ledger_new
--- What the site now believes these rows to be; rows the ledger does not know yet.
-insert into replicator.ledger (feed, key, changed_at, checksum, deleted)
-select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at, hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present
+-- name: update_followed
+update "__schema__"."__table__" as t
+   set /*: set */ v0 = c.a0 /*:*/
   from pg_temp."__change__" as c
- where c.base is null
-   and not exists (select from pg_temp.replicator_decision as d
-                    where d.relation = $2 and d.ord = c.ord and d.verdict <> 'apply');
+ where c.existed and c.present and /*: same_row */ true /*:*/
+   and not record_image_eq(row(/*: current */ t.v0 /*:*/), row(/*: fitted */ c.a0 /*:*/)) /*: returning *//*:*/;
 
--- name: record_ledger_known
--- The same for rows it knows; ON CONFLICT probes the key's index, whatever the statistics say.
-insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted)
-select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at, hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present
+-- name: insert_followed
+-- Rows that somebody inserted since the look at the site's own changes are left alone: they are the site's own, and pending.
+insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system value
+select /*: values */ c.a0 /*:*/
   from pg_temp."__change__" as c
- where c.base is not null
-   and not exists (select from pg_temp.replicator_decision as d
-                    where d.relation = $2 and d.ord = c.ord and d.verdict <> 'apply')
-    on conflict (feed, key) do update
-   set version = l.version + 1, changed_at = excluded.changed_at, checksum = excluded.checksum, deleted = excluded.deleted;
+ where c.present and not c.existed
+    on conflict (/*: arbiter */ v0 /*:*/) do nothing /*: returning *//*:*/;
 
 -- name: truncate_site
 -- A TRUNCATE at the source removes this site's rows, no others.
-delete from "__schema__"."__table__" as t where /*: own_rows */ true /*:*/;
+delete from "__schema__"."__table__" as t where /*: own_rows */ true /*:*/ /*: returning *//*:*/;
 
 -- name: truncate_ledger
 delete from replicator.ledger where feed = $1;
+
+-- name: plan_anew
+-- Trigger functions keep the plans of their first call in a session, made for as few rows as it had.
+discard plans;
 
 -- name: defer_constraints
 set constraints all deferred;
@@ -355,4 +359,7 @@ analyze (skip_locked) "__schema__"."__table__";
 -- name: announce_origin
 -- Capture on this database knows our apply by it; gone with the transaction, as is the time we wait for a lock: what we
 -- hold meanwhile stands in the way of others, so the batch is rather rolled back and tried again.
-select set_config('replicator.origin', $1, true), set_config('lock_timeout', '5s', true);
+-- Where changes are captured from the log, the log has to say it.
+select set_config('replicator.origin', $1, true), set_config('lock_timeout', '5s', true),
+    case when exists (select from replicator.slot)
+        then pg_logical_emit_message(true, 'replicator.origin', convert_to($1, 'UTF8')) end;

@@ -132,3 +132,7 @@ select r.key_image, r.image, r.key
            array[/*: key */ t.id::text /*:*/] as key
       from "__schema__"."__table__" as t
      where /*: same_key */ t.id = w.w0::bigint /*:*/ and /*: filter */ true /*:*/) as r;
+
+-- name: follows
+-- Whether a row has the row it follows, and that one meets a condition.
+select exists (select 1 from "__schema__"."__table__" as /*: alias */ p1 /*:*/ where /*: same */ true /*:*/ and /*: condition */ true /*:*/)

@@ -123,3 +123,7 @@ needs as (
 select a.attrelid::bigint, a.attname, n.names
 from pg_attribute a join needs n on n.type = a.atttypid
 where a.attrelid = any($1::bigint[]::oid[]) and a.attnum > 0 and not a.attisdropped;
+
+-- name: all_rows
+-- A small table whole: the sites' parameters.
+select * from "__schema__"."__table__";

@@ -67,6 +67,26 @@ where r.reached = r.origin or exists (select from own where own.tgrelid = r.reac
 -- $1: table oids. Those the present role owns, itself or through a role it is a member of.
 select oid::bigint from pg_class where oid = any($1::bigint[]::oid[]) and pg_has_role(relowner, 'usage');
 
+-- name: equalities
+-- Types whose own "=" is not in pg_catalog (citext), and domains over them, with its schema.
+with odd (type, place) as (
+    select c.opcintype, n.nspname
+    from pg_opclass c
+    join pg_am a on a.oid = c.opcmethod and a.amname = 'btree'
+    join pg_amop m on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
+        and m.amopstrategy = 3
+    join pg_operator o on o.oid = m.amopopr and o.oprname = '='
+    join pg_namespace n on n.oid = o.oprnamespace
+    where c.opcdefault and n.nspname <> 'pg_catalog'
+)
+select format_type(type, null), place from odd
+union
+select format_type(t.oid, null), odd.place from odd join pg_type t on t.typbasetype = odd.type and t.typtype = 'd';
+
+-- name: feeds
+-- Tables whose row versions are kept.
+select relation from replicator.feed where link = 0;
+
 -- name: list_objects
 select pg_describe_object('pg_namespace'::regclass, oid, 0) from pg_namespace where nspname = 'replicator'
 union all
@@ -80,12 +100,16 @@ where t.tgfoid in (select oid from pg_proc where pronamespace = to_regnamespace(
     or t.tgname like '!replicator\_%'
 union all
 select pg_describe_object('pg_publication'::regclass, oid, 0) from pg_publication where pubname like 'replicator\_%'
+union all
+select 'replication slot ' || slot_name from pg_replication_slots
+where database = current_database() and slot_name like 'replicator\_%'
 order by 1;
 
 -- name: list_links
 select topology, site, direction, position, source_identity,
     coalesce((extract(epoch from greatest(recorded_at, contact_at)) * 1000000)::bigint, 0), changes, conflicts,
-    (select count(*) from replicator.parked p where p.link = l.id), skew_us, newest_changed_at
+    (select count(*) from replicator.parked p where p.link = l.id), skew_us, newest_changed_at,
+    (select count(*) from replicator.conflict c where c.link = l.id and c.state = 'waiting')
 from replicator.link l where topology = $1 order by site, direction;
 
 -- name: install_lock
@@ -110,6 +134,14 @@ begin;
 /*: body *//*:*/
 comment on function replicator."__function__"(/*: arguments *//*:*/) is /*: comment */'replicator x'/*:*/;
 commit;
+
+-- name: add_feed
+insert into replicator.feed (link, relation) values (0, /*: table */'x'/*:*/) on conflict (link, relation) do nothing;
+
+-- name: look_again
+-- At a centre, for a table that was not captured for a while: every site looks at every row of it.
+insert into replicator.outbox (relation, op, changed_at, route)
+select /*: relation */1/*:*/, 'a', greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock)), '';
 
 -- name: add_relation
 begin;
@@ -174,7 +206,15 @@ commit;
 
 -- name: forget_topology
 begin;
-delete from replicator.outbox where pg_catalog.abs(relation) in (select id from replicator.relation where topology = /*: topology */'x'/*:*/);
+delete from replicator.outbox where pg_catalog.abs(relation) in (select id from replicator.relation where topology = /*: topology */'x'/*:*/)
+    or relation = 0 and pg_catalog.starts_with(route, '@' || /*: topology */'x'/*:*/ || '/');
+delete from replicator.moved where topology = /*: topology */'x'/*:*/;
+delete from replicator.ledger where feed in (
+    select f.id from replicator.feed as f
+    where f.link = 0 and exists (select from replicator.relation as r where r.topology = /*: topology */'x'/*:*/
+            and f.relation = case when r.table_schema = 'public' then r.table_name else r.table_schema || '.' || r.table_name end)
+        and not exists (select from replicator.relation as r where r.topology <> /*: topology */'x'/*:*/
+            and f.relation = case when r.table_schema = 'public' then r.table_name else r.table_schema || '.' || r.table_name end));
 delete from replicator.relation where topology = /*: topology */'x'/*:*/;
 delete from replicator.acknowledged where topology = /*: topology */'x'/*:*/;
 delete from replicator.ledger where feed in (

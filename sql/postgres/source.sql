@@ -1,4 +1,5 @@
--- Reading the outbox by windows between two snapshots. Called by: engines/postgres/{source,windows,waiting}.py.
+-- Reading the outbox by windows between two snapshots. Called by:
+-- engines/postgres/{reading,source,routed,windows,waiting,dispatch}.py.
 --
 -- A window holds the rows of every transaction visible in the snapshot `upto` and not in the snapshot `after`. Sequence
 -- order is not commit order, so "all rows above the last number" would miss transactions that commit late. What became
@@ -212,6 +213,25 @@ insert into replicator.acknowledged (link, topology, position) values ($1, $2, $
 on conflict (link) do update set position = excluded.position, acknowledged_at = now()
 where pg_snapshot_xmax(excluded.position::pg_snapshot) >= pg_snapshot_xmax(acknowledged.position::pg_snapshot);
 
+-- name: read_standing
+-- $1: link. What was acknowledged last, when, and whether pruning no longer waits for the link.
+select position, (extract(epoch from acknowledged_at) * 1000000)::bigint, expired_at is not null
+from replicator.acknowledged where link = $1;
+
+-- name: expect_marker
+-- $1: link from the centre, $2: topology, $3: the snapshot nothing is visible in. The link takes over from there.
+insert into replicator.acknowledged (link, topology, position) values ($1, $2, $3) on conflict (link) do nothing;
+
+-- name: forget_marker
+-- $1: link from the centre, which has no table any more.
+delete from replicator.acknowledged where link = $1;
+
+-- name: slowest
+-- $1: topology. How far the slowest link has got that is still waited for.
+select position from replicator.acknowledged
+where topology = $1 and expired_at is null
+order by pg_snapshot_xmax(position::pg_snapshot) limit 1;
+
 -- name: prune
 -- $1, $2: ranges behind the acknowledged position, $3: topology, $4: rows at most. The condition on `acknowledged` stands
 -- in the deleting statement itself: whatever the ranges say, no row goes that a link of the topology has not passed.
@@ -226,14 +246,14 @@ where o.ctid = any(array(
 and exists (select from replicator.acknowledged a where a.topology = $3)
 and not exists (
     select from replicator.acknowledged a
-    where a.topology = $3 and not pg_visible_in_snapshot(o.xid, a.position::pg_snapshot)
+    where a.topology = $3 and a.expired_at is null and not pg_visible_in_snapshot(o.xid, a.position::pg_snapshot)
 );
 
 -- name: prune_ticks
 -- Ticks every link of every topology has passed.
 delete from replicator.tick t
 where pg_snapshot_xmax(t.snapshot) <= all(
-    select pg_snapshot_xmax(a.position::pg_snapshot) from replicator.acknowledged a
+    select pg_snapshot_xmax(a.position::pg_snapshot) from replicator.acknowledged a where a.expired_at is null
 ) and exists (select from replicator.acknowledged);
 
 -- name: begin_reading

@@ -136,35 +136,45 @@ select p.id, l.site, p.relation, p.key, p.op,
  where p.link = $1 and ($2::bigint[] = '{}' or p.id = any ($2)) and ($3 = '' or p.relation = $3)
  order by p.id;
 
--- name: list_conflicts
--- The newest decisions of a link, oldest of them first.
-select * from (
-    select id, relation, key, kind, before, after, current, changed_at, policy, verdict, reason,
-           (extract(epoch from decided_at) * 1000000)::bigint
-      from replicator.conflict
-     where link = $1 and ($2::bigint[] = '{}' or id = any ($2)) and ($3 = '' or relation = $3)
-     order by id desc limit $4) as newest
- order by id;
-
 -- name: take_parked
 -- The last column: the first parked change of the same row.
-delete from replicator.parked as p where id = $1 and link = $2
-returning relation, key, op, changed_at, columns, before, after, attempts,
+delete from replicator.parked as p where id = any ($1::bigint[]) and link = $2
+returning id, relation, key, op, changed_at, columns, before, after, attempts, state, sqlstate, cause, parked_at,
           (select min(q.id) from replicator.parked as q
             where q.link = p.link and q.relation = p.relation and hashtextextended(q.key, 0) = hashtextextended(p.key, 0)
               and q.key = p.key and p.key <> '');
 
 -- name: stage_parked
-insert into pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) values (1, $1, $2, $3, $4, $5);
+insert into pg_temp.replicator_stage (ord, relation, op, changed_at, before, after) values ($1, $2, $3, $4, $5, $6);
 
 -- name: restore_parked
--- Puts a change back under its old number, so that it stays first of its row's queue.
-insert into replicator.parked (id, link, relation, key, op, state, changed_at, columns, before, after, sqlstate, cause, position, attempts)
+-- Puts a change back under its old number, so that it keeps its place in its row's queue.
+insert into replicator.parked (
+    id, link, relation, key, op, changed_at, columns, before, after, sqlstate, cause, position, attempts, state, parked_at)
 overriding system value
-values ($1, $2, $3, $4, $5, 'parked', $6, $7, $8, $9, $10, $11, $12, $13);
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
 
--- name: edit_parked
-update replicator.parked set after = $1 where id = $2 and link = $3;
+-- name: wait_no_more
+-- Conflicts whose parked changes ($1) are tried again, or dropped: $2.
+update replicator.conflict set state = 'resolved', resolution = $2, resolved_at = clock_timestamp()
+ where state = 'waiting' and parked = any ($1::bigint[]);
+
+-- name: wait_again
+-- The trial was for nothing.
+update replicator.conflict set state = 'waiting', resolution = '', resolved_at = null
+ where state = 'resolved' and resolution = 'tried again' and parked = any ($1::bigint[]) and resolved_at >= now();
+
+-- name: list_queues
+-- Parked changes by row, oldest row first, that may have become possible: a constraint was in the way, or later changes of
+-- the row may have mended it. What waits for a person's decision is left to that person.
+select array_agg(p.id order by p.id)
+  from replicator.parked as p
+ where p.link = $1 and p.key <> ''
+ group by p.relation, p.key
+having ((array_agg(p.sqlstate order by p.id))[1] like '23%' or count(*) > 1)
+   and not exists (select from replicator.conflict as f where f.state = 'waiting' and f.parked = any (array_agg(p.id)))
+ order by min(p.id)
+ limit $2;
 
 -- name: add_skipped
 insert into replicator.conflict (link, relation, key, kind, before, after, changed_at, policy, verdict, reason, position)
@@ -172,7 +182,12 @@ values ($1, $2, $3, 'parked', $4, $5, $6, 'manual', 'keep', $7, $8);
 
 -- name: truncate_parked
 -- A TRUNCATE overtakes the parked changes of its table: applied later, they would bring rows back.
-with overtaken as (delete from replicator.parked where link = $1 and relation = $2 returning *)
+with overtaken as (
+    delete from replicator.parked where link = $1 and relation = $2 returning *
+), decided as (
+    update replicator.conflict as f set state = 'resolved', resolution = 'overtaken by a TRUNCATE', resolved_at = clock_timestamp()
+      from overtaken as o where f.state = 'waiting' and f.parked = o.id
+)
 insert into replicator.conflict (link, relation, key, kind, changed_at, policy, verdict, reason)
 select link, relation, key, 'parked', changed_at, 'manual', 'keep', 'overtaken by a TRUNCATE of the table; was: ' || cause
   from overtaken;

@@ -5,18 +5,23 @@
 -- before and after values by place. The write lock is held from the comparison to the commit, so nobody moves a row in
 -- between. Never OR REPLACE on a user's table: OR ABORT also overrides an ON CONFLICT REPLACE of the table's own.
 -- function: replicator_checksum/-1
+-- function: replicator_image/-1
+-- function: replicator_value/3
+-- function: replicator_row_key/-1
 
 -- name: create_stage
 -- Untyped columns keep every value as it is. Even ordinals are the batch's; a key update takes two: gone, and there.
 create temp table if not exists replicator_stage (
     ord integer primary key, relation integer, op text, changed_at integer, "key" text,
-    fault text, raw_before text, raw_after text, /*: places */ k0, b0, a0 /*:*/
+    fault text, raw_before text, raw_after text, base_existed integer, base_checksum blob, base_image text,
+    /*: places */ k0, b0, a0 /*:*/
 )
 
 -- name: create_net
 create temp table if not exists replicator_net (
     ord integer primary key, relation integer, "key" text, changed_at integer, existed integer, present integer,
-    verdict text, found integer, place integer, /*: places */ k0, b0, a0 /*:*/
+    verdict text, found integer, place integer, base_checksum blob, base_image text, corrected integer,
+    /*: places */ k0, b0, a0 /*:*/
 )
 
 -- name: create_net_index
@@ -42,6 +47,15 @@ values (/*: values */ ?1 * 2, 0, ?2, ?3, ?4, ?4, ?5 /*:*/)
 -- name: stage_change
 insert into replicator_stage (/*: columns */ ord, relation, op, changed_at, "key", fault, raw_before, raw_after /*:*/)
 values (/*: values */ ?, ?, ?, ?, ?, ?, ?, ? /*:*/)
+
+-- name: stage_base
+-- What the site knows better than the ledger: how the row was when the centre wrote it last.
+update replicator_stage set base_existed = ?2, base_checksum = ?3, base_image = ?4 where ord = ?1
+
+-- name: keep_first_bases
+-- Of several states of one row only the first follows the base.
+update replicator_stage set base_existed = null where base_existed is not null
+    and ord not in (select min(ord) from replicator_stage group by relation, "key")
 
 -- name: stage_extent
 select min(ord), max(ord), count(distinct ord / 2), coalesce(max(changed_at), 0) from replicator_stage
@@ -78,15 +92,20 @@ select distinct relation from replicator_stage where ord between ? and ? and op 
 select ord, relation, changed_at from replicator_stage where ord between ? and ? and op = 't' order by ord
 
 -- name: load_images
--- A source with before images: what the first change found, what the last one left.
+-- ``counts``: two sites that raise a counter alike have both raised it: that is no change that is there already.
+-- A source with before images: what the first change found, what the last one left. A row that came and went may have been
+-- there before (install notes again what a table has): where it stands here, the site removed the row it began with.
 insert into replicator_net (ord, relation, "key", changed_at, existed, present, verdict, found, place, /*: places */ k0 /*:*/)
-select l.ord, l.relation, l."key", l.changed_at, f.op in ('u', 'd'), l.op <> 'd',
+select l.ord, l.relation, l."key", l.changed_at, f.op in ('u', 'd') or l.op = 'd', l.op <> 'd',
     case
         when not (/*: found */ t."__key__" is not null /*:*/)
             then case when l.op = 'd' then 'there' when f.op in ('u', 'd') then 'update_missing' else 'insert' end
-        when l.op <> 'd' and /*: same_after */ t."__column__" is l.a0 /*:*/ then 'there'
+        when l.op <> 'd' and /*: same_after */ t."__column__" is l.a0 /*:*/
+            and not (/*: counts */ 0 /*:*/ and f.op = 'u' and not (/*: same_before */ t."__column__" is f.b0 /*:*/)) then 'there'
         when f.op in ('u', 'd') and /*: same_before */ t."__column__" is f.b0 /*:*/
             then case when l.op = 'd' then 'delete' else 'update' end
+        when f.op not in ('u', 'd') and l.op = 'd'
+            then case when /*: same_first */ t."__column__" is f.a0 /*:*/ then 'delete' else 'delete_differs' end
         when f.op not in ('u', 'd') then 'insert_exists'
         when l.op = 'd' then 'delete_differs'
         else 'update_differs'
@@ -99,31 +118,40 @@ from (
 cross join replicator_stage as f on f.ord = n.first
 cross join replicator_stage as l on l.ord = n.last
 left join "__table__" as t on /*: same_key */ t."__key__" = l.k0 /*:*/
-where f.op in ('u', 'd') or l.op <> 'd'
+where f.op in ('u', 'd') or l.op <> 'd' or /*: found */ t."__key__" is not null /*:*/
 
 -- name: load_states
 -- A key-mode source: the ledger says what the site believed. A row gone that was never sent is nothing.
-insert into replicator_net (ord, relation, "key", changed_at, existed, present, verdict, found, place, /*: places */ k0 /*:*/)
-select l.ord, l.relation, l."key", l.changed_at, g.deleted is 0, l.op = 's',
+insert into replicator_net (ord, relation, "key", changed_at, existed, present, verdict, found, place, base_checksum,
+    base_image, /*: places */ k0 /*:*/)
+select l.ord, l.relation, l."key", l.changed_at, coalesce(f.base_existed, g.deleted is 0), l.op = 's',
     case
+        when l.op = 'g' and not coalesce(f.base_existed, g.deleted is 0) then 'nothing'
         when not (/*: found */ t."__key__" is not null /*:*/)
-            then case when l.op = 'g' then 'there' when g.deleted is 0 then 'update_missing' else 'insert' end
-        when l.op = 's' and /*: same_after */ t."__column__" is l.a0 /*:*/ then 'there'
-        when g.deleted is 0 and g.checksum = /*: current_checksum */ replicator_checksum(t."__column__") /*:*/
+            then case when l.op = 'g' then 'there' when coalesce(f.base_existed, g.deleted is 0) then 'update_missing' else 'insert' end
+        when l.op = 's' and /*: same_after */ t."__column__" is l.a0 /*:*/
+            and not (/*: counts */ 0 /*:*/ and coalesce(f.base_existed, g.deleted is 0)
+                and case when f.base_existed is null then g.checksum else f.base_checksum end
+                    <> /*: current_checksum */ replicator_checksum(t."__column__") /*:*/) then 'there'
+        when not coalesce(f.base_existed, g.deleted is 0) then 'insert_exists'
+        when case when f.base_existed is null then g.checksum else f.base_checksum end
+                = /*: current_checksum */ replicator_checksum(t."__column__") /*:*/
             then case when l.op = 'g' then 'delete' else 'update' end
-        when g.deleted is not 0 then 'insert_exists'
         when l.op = 'g' then 'delete_differs'
         else 'update_differs'
     end,
-    /*: found */ t."__key__" is not null /*:*/, /*: place */ t.rowid /*:*/, /*: values */ l.k0 /*:*/
+    /*: found */ t."__key__" is not null /*:*/, /*: place */ t.rowid /*:*/,
+    case when f.base_existed is null then g.checksum else f.base_checksum end,
+    case when f.base_existed is null then g.image else f.base_image end, /*: values */ l.k0 /*:*/
 from (
-    select max(ord) as last from replicator_stage
+    select min(ord) as first, max(ord) as last from replicator_stage
     where relation = ?1 and ord between ?2 and ?3 group by "key"
 ) as n
+cross join replicator_stage as f on f.ord = n.first
 cross join replicator_stage as l on l.ord = n.last
 left join replicator_ledger as g on g.link = ?4 and g.relation = ?5 and g."key" = l."key"
 left join "__table__" as t on /*: same_key */ t."__key__" = l.k0 /*:*/
-where l.op = 's' or g.deleted is 0
+where l.op = 's' or coalesce(f.base_existed, g.deleted is 0) or /*: found */ t."__key__" is not null /*:*/
 
 -- name: count_verdicts
 select relation, verdict, count(*) from replicator_net group by relation, verdict
@@ -176,20 +204,32 @@ drop table if exists temp.replicator_vacated
 delete from "__table__" where /*: mine */ 1 /*:*/
 
 -- name: write_ledger
-insert into replicator_ledger (link, relation, "key", changed_at, checksum, deleted)
+insert into replicator_ledger (link, relation, "key", changed_at, checksum, deleted, image)
 select ?1, ?2, n."key", n.changed_at,
-    case when n.present then /*: checksum */ replicator_checksum(n.a0) /*:*/ else zeroblob(0) end, not n.present
+    case when n.present then /*: checksum */ replicator_checksum(n.a0) /*:*/ else zeroblob(0) end, not n.present,
+    case when n.present then /*: image */ replicator_image(n.a0) /*:*/ end
 from replicator_net as n
-where n.relation = ?3 and n.verdict in (select value from json_each(?4))
+where n.relation = ?3 and n.verdict in (select value from json_each(?4)) and (n.corrected is null or n.verdict = 'kept')
 on conflict (link, relation, "key") do update set version = version + 1, changed_at = excluded.changed_at,
-    checksum = excluded.checksum, deleted = excluded.deleted
-where checksum is not excluded.checksum or deleted is not excluded.deleted
+    checksum = excluded.checksum, deleted = excluded.deleted, image = excluded.image
+where checksum is not excluded.checksum or deleted is not excluded.deleted or image is not excluded.image
 
 -- name: find_conflicts
--- A page of what is left over, with the row that stands there now.
-select n.ord, n."key", n.verdict, n.changed_at, n.existed, n.present, n.found, /*: values */ n.b0, n.a0, t."__column__" /*:*/
+-- A page of what is left over, with the row that stands there now, who wrote it last, and what the table's rule says.
+-- ``untouched``: the site left the row as it had found it.
+select n.ord, n."key",
+    case when n.verdict = 'update_missing' and v.deleted then 'update_deleted' else n.verdict end,
+    n.changed_at, n.existed, n.present, n.found, n.base_image, v.changed_at, v.origin, /*: answer */ '' /*:*/,
+    n.existed and n.present and /*: untouched */ n.base_checksum = replicator_checksum(n.a0) /*:*/,
+    /*: values */ n.b0, n.a0, t."__column__" /*:*/
 from replicator_net as n left join "__table__" as t on n.found and /*: same_row */ t."__key__" = n.k0 /*:*/
+left join replicator_ledger as v on v.link = 0 and v.relation = ?5 and v."key" = /*: version_key */ n."key" /*:*/
 where n.relation = ?1 and n.ord > ?2 and n.verdict in (select value from json_each(?3)) order by n.ord limit ?4
+
+-- name: rule_answer
+-- A user's rule over the three rows; all columns are NULL where there is no row.
+(select /*: rule */ 'source' /*:*/ from (select /*: site */ null as "__column__" /*:*/) as site,
+    (select /*: centre */ null as "__column__" /*:*/) as centre, (select /*: base */ null as "__column__" /*:*/) as base)
 
 -- name: relations_in_conflict
 select distinct relation from replicator_net where verdict in (select value from json_each(?))
@@ -197,6 +237,23 @@ select distinct relation from replicator_net where verdict in (select value from
 -- name: net_change
 select n.relation, n."key", n.changed_at, n.existed, n.present, /*: values */ n.b0, n.a0 /*:*/
 from replicator_net as n where n.ord = ?
+
+-- name: current_row
+-- A net row's place in the table, as the table has it now; nothing where no row is.
+select /*: values */ t."__column__" /*:*/ from replicator_net as n cross join "__table__" as t on /*: same_row */ t."__key__" = n.k0 /*:*/
+where n.ord = ? and n.found
+
+-- name: merge
+-- Both sides in one row: it goes to the table as if the site had sent it.
+update replicator_net set verdict = case when found then 'won_update' else 'won_insert' end, present = 1, corrected = 1,
+    /*: sets */ a0 = ?2 /*:*/ where ord = ?1
+
+-- name: keep
+update replicator_net set verdict = 'kept', corrected = 1 where ord = ?
+
+-- name: wait
+-- For a person: until then what stands here stands at the site, too.
+update replicator_net set verdict = 'parked', corrected = 1 where ord = ?
 
 -- name: decide
 update replicator_net set verdict = ?1 where ord = ?2
@@ -238,15 +295,24 @@ from replicator_stage where ord = ?
 select ord, relation from replicator_stage where ord between ? and ? order by ord
 
 -- name: staged_behind
--- Staged changes of a row, behind an ordinal.
-select ord from replicator_stage where relation = ? and "key" = ? and ord > ? order by ord
+-- Staged changes of a row, behind an ordinal; ?1: the versions of its table.
+select ord from replicator_stage
+where relation in (select value from json_each(?1)) and "key" = ?2 and ord > ?3 order by ord
 
 -- name: staged_waiting
--- Staged changes of rows that have parked ones.
+-- Staged changes of rows that have parked ones; ?1: the versions of their table.
 select s.ord from replicator_stage as s
-where s.relation = ?1 and s.op <> 't' and s.ord > ?4
+where s.relation in (select value from json_each(?1)) and s.op <> 't' and s.ord > ?4
     and exists (select 1 from replicator_parked as p where p.link = ?2 and p.relation = ?3 and p."key" = s."key")
 order by s.ord limit 500
+
+-- name: keep_base
+-- The base that came with a staged row, into the ledger.
+insert into replicator_ledger (link, relation, "key", changed_at, checksum, deleted, image)
+select ?1, ?2, "key", ?3, case when base_existed then base_checksum else zeroblob(0) end, not base_existed, base_image
+from replicator_stage where ord = ?4 and base_existed is not null
+on conflict (link, relation, "key") do update set version = version + 1, changed_at = excluded.changed_at,
+    checksum = excluded.checksum, deleted = excluded.deleted, image = excluded.image
 
 -- name: unstage
 delete from replicator_stage where ord = ?

@@ -22,3 +22,7 @@ select ?
 
 -- name: settle
 pragma query_only = on
+
+-- name: follows
+-- Whether a row has the row it follows, and that one meets a condition.
+select exists (select 1 from "__table__" as /*: alias */ p1 /*:*/ where /*: same */ true /*:*/ and /*: condition */ true /*:*/)

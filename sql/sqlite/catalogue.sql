@@ -42,3 +42,10 @@ pragma data_version
 
 -- name: quick_look
 select count(*) from sqlite_master
+
+-- name: all_rows
+-- A small table whole: the sites' parameters.
+select * from "__table__"
+
+-- name: encoding
+pragma encoding

@@ -13,6 +13,17 @@ insert into replicator_identity (only_row, database_id, epoch)
 select 1, lower(hex(randomblob(16))), lower(hex(randomblob(6)))
 where not exists (select 1 from replicator_identity)
 
+-- name: first_marker
+-- The link from the centre holds pruning back from the start: nothing that the centre has not processed may go. The
+-- link puts its own row in this one's place.
+insert into replicator_acknowledged (link, topology, position, acknowledged_at)
+select /*: topology */ '' /*:*/ || '//from_centre', /*: topology */ '' /*:*/, epoch || ':0:0',
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+from replicator_identity
+
+-- name: has_marker
+select 1 from replicator_acknowledged where topology = ? and nonce is null
+
 -- name: widen_outbox
 alter table replicator_outbox add column "__place__"
 
@@ -27,22 +38,22 @@ commit
 drop trigger if exists "__trigger__"
 
 -- name: add_relation
-insert into replicator_relation (id, topology, table_name, columns, "key", fingerprint, created_at)
+insert into replicator_relation (id, topology, table_name, columns, "key", fingerprint, created_at, versioned)
 values (/*: id */ 1 /*:*/, /*: topology */ '' /*:*/, /*: table */ '' /*:*/, /*: columns */ '' /*:*/, /*: key */ '' /*:*/,
-    /*: fingerprint */ '' /*:*/, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+    /*: fingerprint */ '' /*:*/, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), /*: versioned */ 0 /*:*/)
 
 -- name: retire_relation
 update replicator_relation set retired_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 where id = /*: id */ 0 /*:*/
 
 -- name: record_columns
-update replicator_relation set columns = /*: columns */ '' /*:*/
+update replicator_relation set columns = /*: columns */ '' /*:*/, versioned = /*: versioned */ 0 /*:*/
 where id = /*: id */ 0 /*:*/
 
 -- name: order_read_all
 -- Op a: the reader is to read every row of the table, in small steps, behind all that was captured before.
-insert into replicator_outbox (relation, op, changed_at)
-select /*: relation */ 0 /*:*/, 'a', /*: hybrid_time */ 0 /*:*/
+insert into replicator_outbox (relation, op, changed_at, route)
+select /*: relation */ 0 /*:*/, 'a', /*: hybrid_time */ 0 /*:*/, /*: route */ null /*:*/
 where exists (select 1 from "__table__")
 
 -- name: create_table
@@ -56,6 +67,9 @@ drop table if exists "__table__"
 -- name: retire_topology
 update replicator_relation set retired_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 where topology = /*: topology */ '' /*:*/ and retired_at is null
+
+-- name: forget_bases
+delete from replicator_base where substr(relation, 1, length(/*: topology */ '' /*:*/) + 1) = /*: topology */ '' /*:*/ || '/'
 
 -- name: forget_acknowledged
 delete from replicator_acknowledged where topology = /*: topology */ '' /*:*/
@@ -72,6 +86,9 @@ select number, checksum from replicator_migration order by number
 -- name: list_relations
 select id, table_name, fingerprint, columns from replicator_relation where topology = ? and retired_at is null order by id
 
+-- name: list_versioned
+select id from replicator_relation where versioned
+
 -- name: next_relation
 select coalesce(max(id), 0) + 1 from replicator_relation
 
@@ -86,5 +103,6 @@ select database_id || ':' || epoch from replicator_identity where only_row = 1
 
 -- name: list_links
 select site, direction, position, source_identity, max(coalesce(recorded_at, 0), coalesce(contact_at, 0)), changes, conflicts,
-    (select count(*) from replicator_parked as p where p.link = l.id), skew_us, newest_changed_at
+    (select count(*) from replicator_parked as p where p.link = l.id), skew_us, newest_changed_at,
+    (select count(*) from replicator_conflict as c where c.link = l.id and c.state = 'waiting')
 from replicator_link as l where topology = ? order by site, direction

@@ -1,10 +1,11 @@
 -- Reading a site's outbox and tables. Run by replicator/engines/sqlite/source.py and reading.py, always in short
 -- transactions that end before anything is sent.
+-- function: replicator_key/-1
 
 -- name: read_place
--- Where the link stands (its acknowledged position and nonce, if any), and where the outbox ends.
+-- Where the link stands (its acknowledged position and nonce, if any, and when it expired), and where the outbox ends.
 select a.position, a.nonce, (select epoch from replicator_identity where only_row = 1) as epoch,
-    (select max(seq) from replicator_outbox) as top
+    (select max(seq) from replicator_outbox) as top, a.expired_at
 from (select 1) left join replicator_acknowledged a on a.link = ?
 
 -- name: read_stamp
@@ -56,17 +57,65 @@ values (?1, ?2, ?3, lower(hex(randomblob(6))), strftime('%Y-%m-%dT%H:%M:%fZ', 'n
 on conflict (link) do update set position = excluded.position, nonce = excluded.nonce,
     acknowledged_at = excluded.acknowledged_at
 
+-- name: expire
+-- Links that have let their changes lie for longer than ?1 days: pruning waits for them no more, nor for how far the
+-- centre had processed their changes (a row without a nonce, which never expires by itself).
+update replicator_acknowledged set expired_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+where expired_at is null and topology in (
+    select a.topology from replicator_acknowledged as a
+    where a.nonce is not null and julianday(a.acknowledged_at) < julianday('now') - ?1
+        and (select o.changed_at from replicator_outbox as o
+             where o.seq > cast(substr(a.position, instr(a.position, ':') + 1) as integer) order by o.seq limit 1)
+            < cast((julianday('now') - ?1 - 2440587.5) * 86400000000.0 as integer)
+)
+
+-- name: unexpire
+-- A link that has been read anew.
+update replicator_acknowledged set expired_at = null where topology = ? and expired_at is not null
+
 -- name: prune
--- Never the highest row, never beyond the slowest link, nothing while a topology has not acknowledged at all: all
--- asserted here. At most ?1 rows, so that the write lock is held for about a millisecond.
+-- Never the highest row, never beyond the slowest link or what the centre is known to have processed, nothing while a
+-- topology has not acknowledged at all: all asserted here. At most ?1 rows, so that the write lock is held for about a
+-- millisecond.
 delete from replicator_outbox
 where seq < (select min(seq) from replicator_outbox) + ?1
-    and seq <= (select min(cast(substr(position, instr(position, ':') + 1) as integer)) from replicator_acknowledged)
+    and seq <= (
+        select min(cast(substr(position, instr(position, ':') + 1) as integer)) from replicator_acknowledged
+        where expired_at is null)
     and seq < (select max(seq) from replicator_outbox)
+    and (not exists (select 1 from replicator_relation r where r.versioned and r.retired_at is null)
+        or seq <= (select versioned_upto from replicator_control where only_row = 1))
     and not exists (
         select 1 from replicator_relation r where r.retired_at is null
-            and r.topology not in (select a.topology from replicator_acknowledged a)
+            and r.topology not in (select a.topology from replicator_acknowledged a where a.nonce is not null)
     )
+
+-- name: has_bases
+select exists (select 1 from replicator_base where relation = ?)
+
+-- name: read_bases
+-- The bases ?1 of the keys in the list ?2 that no outbox row of ?5 in ?3 < seq <= ?4 has used up.
+with touched as materialized (
+    select case when op = 'a' then '' else /*: key */ replicator_key(k0) /*:*/ end as "key", max(seq) as seq
+    from replicator_outbox where seq > ?3 and seq <= ?4 and relation = ?5 group by 1
+)
+select b."key", b.deleted, b.checksum, b.image from replicator_base as b
+where b.relation = ?1 and b."key" in (select value from json_each(?2)) and (b.deleted or b.checksum is not null)
+    and not exists (select 1 from touched as t where t."key" in (b."key", '') and t.seq > b.seq)
+
+-- name: list_settled
+-- Bases ?1 that outbox rows of ?4 in ?2 < seq <= ?3 have used up, and the newest of those rows.
+select c."key", c.seq from (
+    select /*: key */ replicator_key(k0) /*:*/ as "key", max(seq) as seq from replicator_outbox
+    where seq > ?2 and seq <= ?3 and relation = ?4 and op <> 'a' group by 1
+) as c cross join replicator_base as b on b.relation = ?1 and b."key" = c."key" and b.seq < c.seq
+union all
+select b."key", c.seq from (
+    select max(seq) as seq from replicator_outbox where seq > ?2 and seq <= ?3 and relation = ?4 and op = 'a'
+) as c cross join replicator_base as b on b.relation = ?1 and b.seq < c.seq
+
+-- name: forget_base
+delete from replicator_base where relation = ? and "key" = ? and seq < ?
 
 -- name: read_lag
 select (select max(seq) from replicator_outbox) - ?1,
@@ -77,3 +126,8 @@ select op, /*: places */ k0 /*:*/ from replicator_outbox where seq > ? and relat
 
 -- name: read_clock
 select cast((julianday('now') - 2440587.5) * 86400000000.0 as integer)
+
+-- name: read_standing
+-- What the link acknowledged last, when, and whether pruning no longer waits for it.
+select position, cast((julianday(acknowledged_at) - 2440587.5) * 86400000000 as integer), expired_at is not null
+from replicator_acknowledged where link = ?

@@ -60,11 +60,67 @@ order by p.id
 -- name: list_conflicts
 -- The newest decisions of a link, oldest of them first.
 select * from (
-    select id, relation, "key", kind, before, after, current, changed_at, policy, verdict, reason, decided_at
-    from replicator_conflict
-    where link = ?1 and (?2 = '[]' or id in (select value from json_each(?2))) and (?3 = '' or relation = ?3)
-    order by id desc limit ?4
+    select c.id, c.relation, c."key", c.kind, c.before, c.after, c.current, c.changed_at, c.policy, c.verdict, c.reason,
+        c.decided_at, l.site, c.based, c.result, c.current_origin, c.current_at, c.clock_error_us, c.unsure, c.state,
+        c.resolution, c.parked
+    from replicator_conflict as c join replicator_link as l on l.id = c.link
+    where c.link = ?1 and (?2 = '[]' or c.id in (select value from json_each(?2))) and (?3 = '' or c.relation = ?3)
+    order by c.id desc limit ?4
 ) order by id
+
+-- name: list_queues
+-- Parked changes by row, where trying again may help: refused by a constraint, or changes wait behind, and nobody is asked.
+select json_group_array(id) from (
+    select p.id, p.relation, p."key", p.sqlstate, p.state from replicator_parked as p
+    where p.link = ?1 and p."key" <> '' order by p.id
+) as q
+where not exists (
+    select 1 from replicator_conflict as c join replicator_parked as w on w.id = c.parked
+    where c.link = ?1 and c.state = 'waiting' and w.link = ?1 and w.relation = q.relation and w."key" = q."key")
+group by q.relation, q."key"
+having count(*) > 1 or max(q.sqlstate) like 'SQLITE_CONSTRAINT%' or max(q.sqlstate) = ''
+order by min(q.id) limit ?2
+
+-- name: waits
+-- Whether a row waits for a person's decision.
+select exists (select 1 from replicator_conflict where link = ? and state = 'waiting' and relation = ? and "key" = ?)
+
+-- name: read_conflict
+select relation, "key", state, parked, result, after, current, before from replicator_conflict where id = ? and link = ?
+
+-- name: settle_conflict
+-- The conflict itself, and with it every other that waited for the same row.
+update replicator_conflict set state = 'resolved', resolution = ?3, resolved_at = ?4,
+    result = case when id = ?1 then ?5 else result end
+where id = ?1 or (link = ?2 and state = 'waiting' and relation = ?6 and "key" = ?7)
+
+-- name: reopen_conflict
+-- A parked change that is put back under its number keeps its conflict.
+update replicator_conflict set state = 'waiting', resolution = '', resolved_at = null
+where link = ?1 and parked = ?2 and resolution = 'tried again'
+
+-- name: end_waiting
+-- The parked changes a conflict waited with are gone: it waits no more.
+update replicator_conflict set state = 'resolved', resolution = ?2, resolved_at = ?3
+where link = ?1 and state = 'waiting' and parked <> 0 and parked not in (select id from replicator_parked)
+
+-- name: row_parked
+select id, op, changed_at, columns, before, after from replicator_parked
+where link = ?1 and relation = ?2 and "key" = ?3 order by id
+
+-- name: row_versions
+select changed_at, version, deleted, origin from replicator_ledger where link = 0 and relation = ?1 and "key" = ?2
+
+-- name: row_beliefs
+select changed_at, version, deleted, image from replicator_ledger where link = ?1 and relation = ?2 and "key" = ?3
+
+-- name: row_conflicts
+select decided_at, kind, after, policy, verdict, reason, state, resolution, changed_at from replicator_conflict
+where link = ?1 and relation = ?2 and "key" = ?3 order by id
+
+-- name: row_waiting
+select parked_at, op, columns, after, cause from replicator_parked
+where link = ?1 and relation = ?2 and "key" = ?3 order by id
 
 -- name: read_parked
 -- The last column: the first parked change of the same row.
@@ -89,8 +145,8 @@ update replicator_parked set after = ?, cause = ?, sqlstate = '' where id = ?
 
 -- name: add_conflict
 insert into replicator_conflict (link, relation, "key", kind, before, after, current, changed_at, policy, verdict, reason,
-    decided_at)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    decided_at, based, result, current_origin, current_at, clock_error_us, unsure, state, parked)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: overtake_parked
 -- A TRUNCATE overtakes the parked changes of its table: applied later, they would bring rows back.
@@ -101,3 +157,12 @@ from replicator_parked where link = ?1 and relation = ?2
 
 -- name: drop_overtaken
 delete from replicator_parked where link = ?1 and relation = ?2
+
+-- name: read_row
+-- One row by its key.
+select /*: values */ t."__column__" /*:*/ from "__table__" as t where /*: same_key */ t."__key__" = ?1 /*:*/
+
+-- name: read_blocking
+-- A row with the same values in a unique index, besides the row of this key.
+select /*: values */ t."__column__" /*:*/ from "__table__" as t
+where /*: same_unique */ t."__column__" = ?1 /*:*/ and not (/*: same_key */ t."__key__" = ?1 /*:*/) limit 1

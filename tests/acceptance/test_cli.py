@@ -337,9 +337,8 @@ def test_parked_changes_by_command(running: Laboratory) -> None:
     running.run("parked", "skip", second, "--yes")
     running.run("parked", "show", second, code=3)
     running.write("centre", "alter table devices_run drop constraint short")
-    assert running.ask("parked", "retry", "--all")["tried"] == [
-        {"site": "factory_c", "id": third, "applied": True, "cause": ""}
-    ]
+    (tried,) = running.ask("parked", "retry", "--all")["tried"]
+    assert (tried["site"], tried["id"], tried["applied"], tried["cause"]) == ("factory_c", third, True, "")
     notes = "select site, id, note from devices_run where site <> 'factory_b' and id < 3 order by 1, 2"
     assert running.read("centre", notes) == [
         ("factory_a", 1, "fine"), ("factory_a", 2, ""), ("factory_c", 1, "far too long"), ("factory_c", 2, ""),

@@ -13,7 +13,9 @@ from datetime import datetime
 from pathlib import Path
 
 from replicator.embedded import Binaries, EmbeddedServer, find_binaries
+from tests.benchmarks.both_ways import both_ways
 from tests.benchmarks.drain import drain
+from tests.benchmarks.fanout import fanout
 from tests.benchmarks.ground import SERVER_OPTIONS, Ground
 from tests.benchmarks.idle import idle
 from tests.benchmarks.latency import latency
@@ -29,6 +31,8 @@ BENCHMARKS: Mapping[str, Callable[[Ground], list[Figure]]] = {
     "memory": memory,
     "idle": idle,
     "wake": wake,
+    "both_ways": both_ways,
+    "fanout": fanout,
 }
 
 

@@ -1,4 +1,4 @@
-"""Processes of the benchmarks' own: ``python -m tests.benchmarks.child drain|sqlite_tps …``. Prints JSON."""
+"""Processes of the benchmarks' own: ``python -m tests.benchmarks.child drain|install|sync|sqlite_tps …``. Prints JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 
 
 def drain(topology: str, site: str) -> dict[str, object]:
@@ -32,6 +33,39 @@ def drain(topology: str, site: str) -> dict[str, object]:
     }
 
 
+def install(topology: str) -> dict[str, object]:
+    """``replicator install``."""
+    _command("install", "-c", topology, "--yes", "--json")
+    return {}
+
+
+def sync(topology: str) -> dict[str, object]:
+    """``replicator sync``, measured from its first connection to its last."""
+    from tests.benchmarks.measures import resident_mb
+
+    base = resident_mb()
+    start, used = time.perf_counter(), time.process_time()
+    _command("sync", "-c", topology, "--json")
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - used,
+        "changes": 0,
+        "peak_mb": resident_mb(),
+        "base_mb": base,
+    }
+
+
+def _command(*arguments: str) -> None:
+    """A command of ours in this process. Raises RuntimeError with what it said when it fails."""
+    from click.testing import CliRunner
+
+    from replicator.cli import main
+
+    result = CliRunner().invoke(main, list(arguments))
+    if result.exit_code:
+        raise RuntimeError(f"replicator {' '.join(arguments)}: exit {result.exit_code}\n{result.output}")
+
+
 def sqlite_tps(file: str, statement: str, seconds: str, rows: str) -> dict[str, object]:
     """Single-row transactions per second of an application on a SQLite file in WAL mode; rows 1 … ``rows`` are there."""
     connection = sqlite3.connect(file, isolation_level=None, timeout=30)
@@ -52,4 +86,10 @@ def sqlite_tps(file: str, statement: str, seconds: str, rows: str) -> dict[str, 
 
 if __name__ == "__main__":
     _, command, *arguments = sys.argv
-    print(json.dumps(drain(*arguments) if command == "drain" else sqlite_tps(*arguments)))
+    commands: dict[str, Callable[..., dict[str, object]]] = {
+        "drain": drain,
+        "install": install,
+        "sync": sync,
+        "sqlite_tps": sqlite_tps,
+    }
+    print(json.dumps(commands[command](*arguments)))

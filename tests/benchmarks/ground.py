@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 import yaml
 
-from replicator.app import CENTRE, App
 from replicator.embedded import EmbeddedServer
 from tests.benchmarks.measures import cpu_seconds, resident_mb
 
@@ -123,17 +122,24 @@ class Ground:
 
     # --- topologies ---
 
-    def install(self, centre: str, sites: Mapping[str, str]) -> Path:
-        """Write a topology YAML and do what ``replicator install`` does; sites by name and URL."""
+    def install(
+        self,
+        centre: str,
+        sites: Mapping[str, str],
+        tables: Sequence[Mapping[str, object]] = (),
+        params: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> Path:
+        """Write a topology YAML and install it; sites by name and URL. Default: one table, to the centre."""
         path = self.folder / f"topology_{next(self._numbers)}.yaml"
+        rule = {"name": TABLE} if len(sites) == 1 else {"name": TABLE, "keyed_by": ["site"]}
         settings = {
             "topology": "bench",
             "centre": {"url": centre},
-            "sites": {name: {"url": url} for name, url in sites.items()},
-            "tables": [{"name": TABLE} if len(sites) == 1 else {"name": TABLE, "keyed_by": ["site"]}],
+            "sites": {name: {"url": url, "params": dict((params or {}).get(name, {}))} for name, url in sites.items()},
+            "tables": [dict(each) for each in tables] or [rule],
         }
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        _install(App.open(path))
+        child("install", str(path))
         return path
 
     # --- processes ---
@@ -141,6 +147,10 @@ class Ground:
     def drain(self, topology: Path) -> Drained:
         """Drain the site in a process of its own, which measures itself from its first connection to its last."""
         return Drained(**json.loads(child("drain", str(topology), SITE)))
+
+    def sync(self, topology: Path) -> Drained:
+        """``replicator sync`` of all links, both ways, in a process of its own."""
+        return Drained(**json.loads(child("sync", str(topology))))
 
     @contextmanager
     def service(self, topology: Path, centre: str, links: int = 1) -> Iterator[Service]:
@@ -152,18 +162,6 @@ class Ground:
             yield service
         finally:
             service.stop()
-
-
-def _install(app: App) -> None:
-    failed = app.read_catalogues()
-    for error in failed.values():
-        raise error
-    plans = {site: app.plans(site) for site in app.sites}
-    with closing(app.installable(CENTRE)) as centre:
-        centre.install(centre.plan_centre(app.settings.topology, [plan for group in plans.values() for plan in group]))
-    for site in app.sites:
-        with closing(app.installable(site)) as database:
-            database.install(database.plan_site(app.settings.topology, plans[site]))
 
 
 class Service:

@@ -95,3 +95,18 @@ values ($1, 3, 'haemoglobin', 14.25, 12.5, 17.5, now(), 'single row')
 
 -- name: links_in_contact
 select count(*) from replicator.link where contact_at > $1
+
+-- name: edit_all
+update test_metric set value = value + 2
+
+-- name: edit_half
+update test_metric set value = value + 2 where id % 2 = 0 and id <= $1
+
+-- name: conflicts
+select count(*) from replicator.conflict
+
+-- name: sliced_table
+create table sliced (id bigint primary key, slice bigint not null, beat bigint not null, note text)
+
+-- name: touch_slice
+update sliced set beat = $1 where id between $2 and $3 or id = (select min(id) from sliced where slice = 0)

@@ -44,3 +44,12 @@ select (page_count - freelist_count) * page_size from pragma_page_count, pragma_
 
 -- name: fingerprint
 select count(*), coalesce(sum(id), 0), coalesce(sum(analyser), 0), coalesce(sum(length(note)), 0) from test_metric
+
+-- name: edit_range
+update test_metric set value = value + 1 where id between :low and :high
+
+-- name: three_days_ahead
+update replicator_control set seen = cast((julianday('now') + 3 - 2440587.5) * 86400000000.0 as integer)
+
+-- name: sliced_table
+create table sliced (id integer primary key, slice integer not null, beat integer not null, note text)

@@ -165,7 +165,8 @@ def test_no_third_row_is_replaced(make_pair: MakePair) -> None:
 @pytest.mark.parametrize("policy", [PolicyName.SOURCE_WINS, PolicyName.CENTRE_WINS])
 def test_conflicts_are_found_decided_and_recorded(policy: PolicyName, make_pair: MakePair) -> None:
     pair = make_pair(
-        PART + ROWS + "insert into part values (4, 'd', 4, 'g');", change=lambda p: replace(p, policy=PolicyPlan(policy))
+        PART + ROWS + "insert into part values (4, 'd', 4, 'g');",
+        change=lambda p: replace(p, policy=PolicyPlan(policy)),
     )
     pair.sync()
     pair.centre.executescript(
@@ -328,12 +329,12 @@ def connect_briefly(pair: Pair) -> sqlite3.Connection:
     return connection
 
 
-def test_a_captured_target_does_not_capture_what_is_applied(make_pair: MakePair) -> None:
+def test_a_captured_target_notes_who_wrote_what_is_applied(make_pair: MakePair) -> None:
     pair = make_pair(PART + ROWS)
     path = Path(pair.centre.execute("pragma database_list").fetchone()[2])
     capture(path, plans_of(path), "onwards")
     pair.sync()
     pair.assert_equal()
     pair.centre.execute("update part set qty = 1 where id = 1")
-    noted = pair.centre.execute("select op, k0 from replicator_outbox where seq > 1").fetchall()
-    assert noted == [("u", 1)]
+    noted = pair.centre.execute("select op, k0, origin from replicator_outbox where seq > 1").fetchall()
+    assert noted == [*(("i", number, LINK.origin) for number in (1, 2, 3)), ("u", 1, None)]

@@ -26,3 +26,27 @@ def test_a_row_changed_under_several_versions_ends_as_the_last(make_pair: MakePa
     pair.sync()
     assert pair.parked() == []
     pair.assert_equal("job")
+
+
+@pytest.mark.parametrize("engine", ["postgres", "sqlite"])
+def test_columns_that_come_and_go_in_one_batch(make_pair: MakePair, engine: str) -> None:
+    """Each install makes a version; the row ends at the values of the last one, whichever columns were there between."""
+    pair = make_pair("postgres", engine)
+    pair.site.run("create table job (id bigint primary key, n bigint, d0 text)")
+    pair.install("job")
+    pair.site.run("insert into job values (1, 1, 'a'), (2, 1, 'a')")
+    pair.sync()
+    for turn in (1, 2, 3):
+        pair.site.run(f"update job set n = {turn}0, d{turn - 1} = 'x{turn}' where id = 1")
+        pair.site.run(f"alter table job add column d{turn} text", f"alter table job drop column d{turn - 1}")
+        pair.centre.run(f"alter table job add column d{turn} text")
+        pair.install("job")
+        pair.site.run(
+            f"update job set n = {turn}1, d{turn} = 'y{turn}'", f"insert into job values ({turn + 2}, 0, 'n')"
+        )
+        pair.site.run(f"update job set n = {turn}2 where id = 1", f"delete from job where id = {turn + 1}")
+    pair.sync()
+    assert pair.parked() == []
+    assert pair.conflicts() == []
+    rows = pair.site.rows("select id, n, d3 from job order by id")
+    assert pair.centre.rows("select id, n, d3 from job order by id") == rows

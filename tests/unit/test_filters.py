@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.errors import SetupError
-from replicator.filters import parse_expression, render_postgres, render_sqlite, require_sqlite
+from replicator.filters import compile_rule, parse_expression, render_postgres, render_sqlite, require_sqlite
+from replicator.model import Engine
 
 COLUMNS = {"a": "int", "b": "int", "f": "float", "x": "text", "flag": "bool", "d": "date", "ts": "timestamp",
            "tz": "timestamptz", 'We"ird N': "text", "e": "other", "Up": "int"}  # fmt: skip
@@ -105,3 +106,46 @@ def test_whatever_is_written_is_refused_cleanly_or_understood(sql: str) -> None:
     except SetupError as error:
         if not str(error).startswith("row filter"):
             raise
+
+
+# --- conflict rules ---
+
+
+def test_a_rule_reads_three_rows_and_gives_a_text() -> None:
+    rule = compile_rule("case when site.a > centre.A or base.flag then 'source' else 'centre' end", COLUMNS)
+    assert rule.postgres == """(case when ((site."a" > centre."a") or base."flag") then 'source' else 'centre' end)"""
+    assert rule.sqlite == rule.postgres
+    pglast.parse_sql(f"select {rule.postgres} from s as site, c as centre, b as base")
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("a", "a does not say of which row it is"), ("nope.a", "nope.a does not say"), ("site.*", "site.* does not say"),
+        ("site", "site does not say"), ("site.nope", "no column 'nope'"), ("site.a > 1", "it gives a bool value"),
+        ("site.a", "it gives a int value"), ("null", "nothing but NULL"), ("(select 'source')", "a subquery"),
+        ("case when site.a then 'source' end", "WHEN takes conditions"), ("pg_sleep(1)", "pg_sleep"), ("", "empty"),
+        ("'source'; drop table t", "more than one statement"), ("s.site.a", "does not say"),
+    ],
+)  # fmt: skip
+def test_a_rule_is_refused_by_name(sql: str, words: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        compile_rule(sql, COLUMNS)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("rule ")
+
+
+def test_a_rule_without_an_exact_sqlite_form_is_for_postgresql_centres() -> None:
+    sql = "case when lower(site.x) = 'urgent' then 'source' else 'centre' end"
+    assert compile_rule(sql, COLUMNS).sqlite == ""
+    with pytest.raises(SetupError, match=r"SQLite centre: lower\(\)"):
+        compile_rule(sql, COLUMNS, Engine.SQLITE)
+
+
+def test_a_rule_answers_alike_in_sqlite() -> None:
+    rule = compile_rule("case when site.a > centre.a then 'source' when centre.a is null then 'park' end", {"a": "int"})
+    lite = sqlite3.connect(":memory:")
+    asked = f"select {rule.sqlite} from (select ? as a) as site, (select ? as a) as centre, (select ? as a) as base"
+    answers = [lite.execute(asked, row).fetchone()[0] for row in ((2, 1, 0), (1, 2, 0), (1, None, None))]
+    lite.close()
+    assert answers == ["source", None, "park"]

@@ -14,6 +14,7 @@ from replicator.model import (
     Engine,
     ForeignKeyShape,
     TableName,
+    TablePlan,
     TableShape,
     TruncatePolicy,
     UniqueShape,
@@ -21,35 +22,11 @@ from replicator.model import (
 from replicator.settings import Settings, load
 from replicator.shapes import in_foreign_key_order
 from replicator.topology import Topology, check_expressions, compile_site, compile_topology, matches
+from tests.fixtures.catalogues import catalogue, column, table
 
 PG, LITE = Engine.POSTGRES, Engine.SQLITE
 Make = Callable[..., Settings]
 HOSTILE = "Säl\"e;--' \U0001f600 select"
-
-
-def column(text: str) -> ColumnShape:
-    """``name type!`` – the mark means NOT NULL."""
-    name, _, kind = text.partition(" ")
-    return ColumnShape(name, kind.rstrip("!"), not_null=kind.endswith("!"))
-
-
-def table(
-    name: str,
-    columns: Sequence[str | ColumnShape],
-    *,
-    schema: str = "",
-    key: Sequence[str] = ("id",),
-    uniques: Sequence[UniqueShape] = (),
-    parents: Sequence[ForeignKeyShape] = (),
-    kind: str = "table",
-) -> TableShape:
-    shapes = tuple(column(one) if isinstance(one, str) else one for one in columns)
-    primary = (UniqueShape("pk", tuple(key), primary=True),) if key else ()
-    return TableShape(TableName(schema, name), shapes, tuple(key), (*primary, *uniques), tuple(parents), kind)
-
-
-def catalogue(engine: Engine, *tables: TableShape) -> Catalogue:
-    return Catalogue(engine, "15", {shape.name: shape for shape in tables})
 
 
 EMPTY = catalogue(PG)
@@ -75,12 +52,16 @@ def make(tmp_path: Path) -> Make:
     return settings
 
 
+def site_plans(settings: Settings, site: str, own: Catalogue, centre: Catalogue) -> tuple[TablePlan, ...]:
+    return compile_site(settings, site, own, centre).plans[site]
+
+
 def compiled(settings: Settings, sites: Mapping[str, Catalogue], centre: Catalogue = EMPTY) -> Topology:
     return compile_topology(settings, sites, centre)
 
 
 def test_a_table_the_centre_lacks_gets_the_sites_shape(make: Make) -> None:
-    (plan,) = compile_site(make('{name: "dev*", keyed_by: [site]}'), "a", catalogue(LITE, DEVICES), EMPTY)
+    (plan,) = site_plans(make('{name: "dev*", keyed_by: [site]}'), "a", catalogue(LITE, DEVICES), EMPTY)
     assert plan.target == TableName("public", "devices")
     assert plan.constants == (("site", "a"),)
     assert plan.target_key == ("site", "id") == plan.target_shape.key
@@ -146,7 +127,7 @@ CODE = UniqueShape("u", ("code",))
 
 
 def test_a_named_unique_key_serves_where_there_is_no_primary_key(make: Make) -> None:
-    (plan,) = compile_site(make("{name: devices, key: [CODE]}"), "a", catalogue(LITE, keyless(CODE)), EMPTY)
+    (plan,) = site_plans(make("{name: devices, key: [CODE]}"), "a", catalogue(LITE, keyless(CODE)), EMPTY)
     assert plan.key == ("code",) == plan.target_shape.key
     assert [unique.columns for unique in plan.target_shape.uniques] == [("code",)]
 
@@ -179,14 +160,14 @@ def test_refusals_name_rule_site_table_and_fix(make: Make, rule: str, shape: Tab
 
 def test_generated_columns_stay_behind(make: Make) -> None:
     shape = table("devices", ["id INT!", ColumnShape("twice", "INT", generated=True)])
-    (plan,) = compile_site(make("{name: devices}"), "a", catalogue(LITE, shape), EMPTY)
+    (plan,) = site_plans(make("{name: devices}"), "a", catalogue(LITE, shape), EMPTY)
     assert [c.source for c in plan.columns] == ["id"]
 
 
 def test_columns_are_chosen_renamed_and_typed(make: Make) -> None:
     columns = "{exclude: [se*], rename: {Name: label}, types: {price: 'numeric(12,2)'}}"
     rule = f"{{name: devices, columns: {columns}, where: price > 5}}"
-    (plan,) = compile_site(make(rule), "a", catalogue(LITE, DEVICES), EMPTY)
+    (plan,) = site_plans(make(rule), "a", catalogue(LITE, DEVICES), EMPTY)
     assert [(c.source, c.target, c.target_type) for c in plan.columns] == [
         ("id", "id", "bigint"), ("name", "label", "text"), ("price", "price", "numeric(12,2)"),
     ]  # fmt: skip
@@ -339,7 +320,7 @@ def test_a_deferrable_key_at_the_centre_is_not_enough(make: Make) -> None:
 def test_staging_types_guard_what_the_centre_would_cut(make: Make) -> None:
     there = catalogue(PG, table("devices", ["id bigint!", "price numeric(6,1)"], schema="public"))
     rule = "{name: devices, columns: {include: [id, price]}}"
-    (plan,) = compile_site(make(rule), "a", catalogue(PG, PG_DEVICES), there)
+    (plan,) = site_plans(make(rule), "a", catalogue(PG, PG_DEVICES), there)
     assert [(c.staging_type, c.fits) for c in plan.columns] == [("", ""), ("numeric", "")]
 
 

@@ -14,6 +14,10 @@ declare
     captured bigint;
     last_seq bigint;
 begin
+    -- What a link from the centre writes here is the centre's own, it knows it.
+    if current_setting('replicator.origin', true) = /*: applied */'topology/centre'/*:*/ then
+        return null;
+    end if;
     -- A session keeps the plans below and does not make them anew when the table changes, so names and types are looked at
     -- before they are used. Fields are taken as new."a", which PL/pgSQL finds by name every time, never as (new).*.
     select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),

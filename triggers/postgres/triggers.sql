@@ -1,6 +1,6 @@
 -- The triggers of one captured table, in one short transaction. "!" sorts before the user's triggers and before the
 -- foreign keys' ("RI_…"): ours must fire first, or changes they make would be captured before the one that caused them.
--- Rendered by: engines/postgres/capture.py.
+-- Rendered by: engines/postgres/{capture,central}.py.
 
 -- name: by_statement
 begin;
@@ -31,6 +31,11 @@ drop trigger "__trigger__" on "__schema__"."__table__";
 
 -- name: truncate
 create trigger "__truncate__" after truncate on "__schema__"."__table__"
+    for each statement execute function replicator."__function__"();
+
+-- name: truncate_before
+-- At a centre: every row is noted while it is still there.
+create trigger "__truncate__" before truncate on "__schema__"."__table__"
     for each statement execute function replicator."__function__"();
 
 -- name: always

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
 import psycopg
 
+from replicator.engines.postgres.decisions import Decisions
 from replicator.engines.postgres.lane import Lane
-from replicator.engines.postgres.parked import ParkedChanges
 from replicator.engines.postgres.session import Session, apply_sql, target_sql
 from replicator.engines.postgres.stage import Stage
+from replicator.engines.postgres.versions import Versions
 from replicator.errors import RejectedError
-from replicator.model import Conflict, ConflictKind, Decision, Span, TablePlan, TruncatePolicy, Verdict
+from replicator.model import Conflict, Decision, Span, TablePlan, TruncatePolicy, Verdict
 
 _CHUNK = 1000
 """Conflicts held in Python at once: bounds memory when every row conflicts."""
 
 _FEW = 1000
+_MANY = 200
+_DECIDED = ("delete_decided", "update_decided", "insert_decided")
 _ONE_BY_ONE = "key updates that build on each other are applied one by one"
 
 
@@ -26,13 +30,25 @@ class _NotFreshError(Exception):
     """A row that was to be inserted straight was there, or left out by a trigger: the careful way has to find which."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One applying statement: its name in the apply file, its lane, its parameters."""
+
+    name: str
+    lane: Lane
+    values: tuple[int, ...] = ()
+
+
 class Apply:
     """The apply steps of one transaction; counts what they did."""
 
-    def __init__(self, session: Session, stage: Stage, parked: ParkedChanges) -> None:
+    def __init__(self, session: Session, stage: Stage, decisions: Decisions) -> None:
         self._session = session
         self._stage = stage
-        self._parked = parked
+        self._decisions = decisions
+        self._span = Span(0, 0, 0)
+        self.retried: int | None = None
+        self.origin: str | None = session.link.origin
         self._loaded: list[tuple[Lane, int]] = []
         self._move = False
         self._left = False
@@ -56,15 +72,17 @@ class Apply:
         """Apply every change whose base equals the current row. See ports.Target.apply_clean."""
         self._left = False
         self._loaded = []
+        self._span = span
         if self._truncate(span):
             return
         self._move = self._stage.moves(span)
         straight = self._straight(span)
         self._load(span, self._stage.relations_of(span) - straight.keys(), self._stage.row_lanes)
+        self._plan_anew(sum(straight.values()) + sum(count for _, count in self._loaded))
         applied = self._apply_fresh(straight)
         if applied is None:
             self._load(span, set(straight), set())
-            applied = sum(self._session.run(step, *values).rowcount for step, values in self._steps("insert_clean", {}))
+            applied = sum(self._run(step) for step in self._steps("insert_clean", {}))
         self._left = applied != sum(count for _, count in self._loaded)
         if self._left and self._move and not span.single:
             raise RejectedError(_ONE_BY_ONE, sqlstate="23000")
@@ -80,11 +98,9 @@ class Apply:
 
         The number of loaded changes applied; None when nothing was.
         """
-        applied = 0
         try:
             with self._session.connection.transaction():
-                for step, values in self._steps("insert_fresh", straight):
-                    applied += self._session.run(step, *values).rowcount
+                applied = sum(self._run(step) for step in self._steps("insert_fresh", straight))
                 if straight and applied != sum(straight.values()) + sum(count for _, count in self._loaded):
                     raise _NotFreshError
         except (psycopg.errors.UniqueViolation, _NotFreshError):
@@ -95,8 +111,8 @@ class Apply:
         return applied - sum(straight.values())
 
     def _truncate(self, span: Span) -> bool:
-        truncated = set(self._stage.truncates_of(span))
-        for number in reversed(self._session.in_order(truncated)):
+        truncated = self._stage.truncates_of(span)
+        for number in reversed(self._session.in_order(set(truncated))):
             lane = self._session.lane(number)
             if lane.plan.truncate is TruncatePolicy.PARK:
                 raise RejectedError(
@@ -106,10 +122,15 @@ class Apply:
                 )
             if lane.plan.truncate is TruncatePolicy.REPLICATE:
                 self._spare_others(lane.bereaved_by_truncate)
-                self.net += self._session.run(lane.truncate_site).rowcount
+                self.net += self._truncate_site(lane, truncated[number])
                 self._session.run(apply_sql("truncate_ledger"), self._session.read_feed(lane.place)[0])
                 self._session.run(target_sql("truncate_parked"), self._session.link_id, lane.place)
         return bool(truncated)
+
+    def _truncate_site(self, lane: Lane, changed_at: int) -> int:
+        if not lane.plan.versioned:
+            return self._session.run(lane.truncate_site()).rowcount
+        return int(self._session.one(self._versions(lane).truncate, changed_at)[0])
 
     def _load(self, span: Span, text: set[int], typed: set[int]) -> None:
         """Fill and net the change tables of these relations, parents first."""
@@ -119,18 +140,23 @@ class Apply:
                 self._empty(lane)
             self._dirty.add(number)
             self._load_lane(lane, number, span, text=number in text)
-            if self._stage.may_repeat(number) and self._session.one(lane.has_repeats)[0]:
-                if self._move:  # by then it was another row that bore the key
-                    raise RejectedError(_ONE_BY_ONE, sqlstate="23000")
-                for step in lane.net:
-                    self._session.run(step)
-            self._session.run(lane.simple("net_nothing"))
+            self._net(lane, number)
             count = self._session.one(lane.simple("count_change"))[0]
             lane.passed_changes += count
             if count:
                 self._check_fit(lane)
                 self._loaded.append((lane, count))
                 self.applied[lane] = self.applied.get(lane, 0) + count
+
+    def _net(self, lane: Lane, number: int) -> None:
+        if self._stage.may_repeat(number) and self._session.one(lane.has_repeats)[0]:
+            if self._move:  # by then it was another row that bore the key
+                raise RejectedError(_ONE_BY_ONE, sqlstate="23000")
+            for step in lane.net:
+                self._session.run(step)
+        if lane.plan.ledgered:  # with images, the steps above have seen to it
+            self._decisions.correct_nothing(lane)
+            self._session.run(lane.simple("net_nothing"))
 
     def _empty(self, lane: Lane) -> None:
         """Few rows are deleted, which is quicker; TRUNCATE makes new files each time, but leaves nothing to step over."""
@@ -185,7 +211,9 @@ class Apply:
                 hint="widen the target column, or exclude it in the topology",
             )
 
-    def _steps(self, insert: str, straight: Mapping[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def _steps(
+        self, insert: str, straight: Mapping[int, int], update: str = "update_clean", delete: str = "delete_clean"
+    ) -> Iterator[Step]:
         """Upserts parents first, deletes children first.
 
         Deletes go ahead of the upserts for tables with other unique keys (a value freed may be taken again in the same
@@ -193,70 +221,87 @@ class Apply:
         """
         relations = {self._session.lane(number): number for number in straight}
         lanes = sorted([*(lane for lane, _ in self._loaded), *relations], key=self._session.rank)
-        early = [lane for lane in reversed(lanes) if _deletes_early(lane.plan) and not lane.cascades]
+        early = [lane for lane in reversed(lanes) if deletes_early(lane.plan) and not lane.cascades]
         loaded = [lane for lane in lanes if lane not in relations]
         for lane in reversed(loaded):
             if lane in early:
                 self._spare_others(lane.bereaved)
-                yield lane.apply("delete_clean"), ()
+                yield Step(delete, lane)
         for lane in lanes:
             if lane in relations:
-                yield lane.apply("insert_staged"), (relations[lane],)
+                yield Step("insert_staged", lane, (relations[lane],))
             else:
-                yield lane.apply("update_clean", move=self._move), ()
-                yield lane.apply(insert), ()
+                yield Step(update, lane)
+                yield Step(insert, lane)
         for lane in reversed(loaded):
             if lane not in early:
                 self._spare_others(lane.bereaved)
-                yield lane.apply("delete_clean"), ()
+                yield Step(delete, lane)
+
+    def _run(self, step: Step) -> int:
+        """Run one applying statement, with versions where the table has them; the number of rows written."""
+        lane, values = step.lane, step.values
+        if not lane.plan.versioned:
+            return self._session.run(lane.apply(step.name, move=self._move), *values).rowcount
+        versions = self._versions(lane)
+        notes = {"insert_fresh": versions.note_fresh, "insert_staged": versions.note_staged}
+        if self.retried is not None and step.name != "insert_staged":
+            notes[step.name] = versions.note_retried
+        if step.name not in notes:
+            return int(self._session.one(versions.write(step.name, move=self._move), *values)[0])
+        written = self._session.run(lane.apply(step.name, move=self._move), *values).rowcount
+        if written:
+            self._session.run(notes[step.name], *(values if step.name == "insert_staged" else ()))
+        return written
+
+    def _plan_anew(self, rows: int) -> None:
+        """Let capture on this database plan for many rows, where it planned for the few that came first."""
+        if rows > _MANY and self._session.link.direction.rises and any(lane.plan.versioned for lane in self.applied):
+            self._session.run(apply_sql("plan_anew"))
+
+    def _versions(self, lane: Lane) -> Versions:
+        return Versions(lane, self._session.read_version_feed(lane.place), self.origin)
 
     # --- conflicts ---
 
     def find_conflicts(self) -> Iterator[Conflict]:
-        """What ``clean`` left, streamed through a server-side cursor."""
+        """What ``clean`` left."""
         if not self._left:
             return
         for lane, _ in self._loaded:
-            with psycopg.RawServerCursor(self._session.connection, "replicator_conflicts") as cursor:
-                cursor.itersize = _CHUNK
-                cursor.execute(lane.find_conflicts(self._move).encode())
-                for row in cursor:
-                    yield _conflict(lane, row)
+            yield from self._decisions.find(lane, move=self._move)
 
     def decided(self, decisions: Iterable[Decision]) -> None:
         """Record the decisions and do what they say."""
-        verdicts: set[Verdict] = set()
-        wanted: Counter[int] = Counter()
+        verdicts: dict[int, Counter[Verdict]] = {}
         stream = iter(decisions)
         while chunk := list(islice(stream, _CHUNK)):
-            verdicts |= {decision.verdict for decision in chunk}
-            wanted.update(each.conflict.relation for each in chunk if each.verdict is Verdict.APPLY)
-            self._parked.record_decisions(chunk)
-            self.conflicts += len(chunk)
+            for each in chunk:
+                verdicts.setdefault(each.conflict.relation, Counter())[each.verdict] += 1
+            self._decisions.record(chunk)
+            self.conflicts += sum(each.on_record for each in chunk)
+        self._decisions.recorded(sum(map(Counter.total, verdicts.values())))
         for lane, _ in self._loaded:
-            if wanted[lane.number]:
-                self._impose(lane, wanted[lane.number])
-            if Verdict.PARK in verdicts:
-                columns = [lane.relation.columns[place] for place in lane.live]
-                self.parked += self._session.run(
-                    lane.park_decided,
-                    self._session.link_id,
-                    lane.place,
-                    columns,
-                    "waits for a decision",
-                    None,
-                    lane.number,
-                ).rowcount
-            if lane.plan.ledgered:
-                feed, _ = self._session.read_feed(lane.place)
-                for step in lane.record_ledger:
-                    self._session.run(step, feed, lane.number)
+            self._carry_out(lane, verdicts.get(lane.number, Counter()))
+
+    def _carry_out(self, lane: Lane, verdicts: Counter[Verdict]) -> None:
+        self._decisions.note_beliefs(lane)
+        if verdicts[Verdict.MERGE]:
+            self._decisions.merge(lane)
+            self._check_fit(lane)
+        if wanted := verdicts[Verdict.APPLY] + verdicts[Verdict.MERGE]:
+            self._impose(lane, wanted)
+        if verdicts.keys() != {Verdict.APPLY}:
+            self._decisions.correct(lane)
+        if verdicts[Verdict.PARK]:
+            self.parked += self._decisions.park(lane, self.retried)
+            self.parked += self._stage.hold_later(lane.place, self._span)
 
     def _impose(self, lane: Lane, wanted: int) -> None:
         """Apply the changes that were decided for; each is to be found in the table then."""
+        self._plan_anew(wanted)
         self._spare_others(lane.bereaved)
-        steps = (lane.apply(name, move=self._move) for name in ("delete_decided", "update_decided", "insert_decided"))
-        imposed = sum(self._session.run(step, lane.number).rowcount for step in steps)
+        imposed = sum(self._run(Step(name, lane, (lane.number,))) for name in _DECIDED)
         if imposed < wanted:
             raise RejectedError(
                 f"table {lane.place}: {wanted - imposed} of {wanted} changes were left out without an error",
@@ -265,32 +310,22 @@ class Apply:
             )
         self.net += imposed
 
+    def impose_one(self, lane: Lane, number: int, order: str) -> None:
+        """Apply the one staged change of a relation whatever stands there, as this database's own. ``order`` says so."""
+        self._dirty.add(number)
+        self.origin = None
+        self._session.run(lane.load_images, number, 1, 1)
+        self._check_fit(lane)
+        self._session.run(order, lane.number, 1)
+        self._impose(lane, 1)
+        self.check_constraints()
+
     def check_constraints(self) -> None:
         """Make deferred constraints speak now, while the span can still be halved."""
         self._session.run(apply_sql("check_constraints"), prepare=True)
         self._session.run(apply_sql("defer_constraints"), prepare=True)
 
 
-def _deletes_early(plan: TablePlan) -> bool:
+def deletes_early(plan: TablePlan) -> bool:
+    """Whether a value that a delete frees may be taken by another row at once."""
     return any(not unique.primary and not unique.deferrable for unique in plan.target_shape.uniques)
-
-
-def _conflict(lane: Lane, row: tuple[object, ...]) -> Conflict:
-    order, existed, present, changed_at, key, found, before, after, current = row
-    if not present:
-        kind = ConflictKind.DELETE_DIFFERS
-    elif existed:
-        kind = ConflictKind.UPDATE_DIFFERS if found else ConflictKind.UPDATE_MISSING
-    else:
-        kind = ConflictKind.INSERT_EXISTS
-    assert isinstance(order, int)
-    assert isinstance(changed_at, int)
-    return Conflict(
-        ord=order, relation=lane.number, table=lane.place, key=str(key), kind=kind,
-        before=_image(before), after=_image(after), current=_image(current),
-        changed_at=changed_at, policy=lane.plan.policy,
-    )  # fmt: skip
-
-
-def _image(value: object) -> Mapping[str, object] | None:
-    return value if isinstance(value, dict) else None

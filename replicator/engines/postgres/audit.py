@@ -131,7 +131,7 @@ def _page_sql(name: str, table: AuditTable, buckets: int, *, first: int) -> str:
             "keys": ", ".join(f"x.k{n}" for n in numbers),
             "row_keys": ", ".join(f"{column} as k{n}" for n, column in enumerate(key)),
             "mask": str(buckets - 1),
-            "filter": table.where or "true",
+            "filter": _filter(table),
             "image": _image(table, table.columns),
             "key_image": _image(table, table.key),
             "after": " and ".join(after) or "true",
@@ -155,9 +155,23 @@ def _fetch_sql(table: AuditTable) -> str:
             "image": _image(table, table.columns),
             "key": ", ".join(_expression("part_key", column) for column in table.key),
             "same_key": " and ".join(_constants(table) + same),
-            "filter": f"({table.where})" if table.where else "true",
+            "filter": _filter(table),
         },
     )
+
+
+def _filter(table: AuditTable) -> str:
+    """Whether the row ``t`` is one to be audited."""
+    condition = f"({table.where})" if table.where else "true"
+    for number in range(len(table.path), 0, -1):
+        step = table.path[number - 1]
+        child, parent = f"p{number - 1}" if number > 1 else "t", f"p{number}"
+        pairs = zip(step.columns, step.parent_columns, strict=True)
+        same = " and ".join(f"{parent}.{quote(theirs)} = {child}.{quote(ours)}" for ours, theirs in pairs)
+        condition = _expression(
+            "follows", schema=step.parent.schema, table=step.parent.name, alias=parent, same=same, condition=condition
+        )
+    return condition
 
 
 def _constants(table: AuditTable) -> list[str]:
@@ -183,10 +197,11 @@ def _piece(form: str, column: str) -> str:
     return f"({_expression(f'form_{form}', column)})"
 
 
-def _expression(name: str, column: str = "", **fragments: str) -> str:
+def _expression(name: str, column: str = "", *, schema: str = "", table: str = "", **fragments: str) -> str:
     """A block that is one expression: what stands behind its ``select``."""
     _, _, expression = statement(_FILE, name).partition("select ")
-    return render(expression, identifiers={"column": column}, fragments=fragments)
+    names = {"column": column, "schema": schema, "table": table}
+    return render(expression, identifiers=names, fragments=fragments)
 
 
 def _key_texts(table: AuditTable, key: str) -> tuple[str, ...] | None:

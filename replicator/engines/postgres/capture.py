@@ -55,9 +55,14 @@ class Capture:
     owned: bool = True
 
     @property
+    def name(self) -> TableName:
+        """The captured table."""
+        return self.plan.source.name
+
+    @property
     def function(self) -> str:
         """Name of the capture function, without its schema."""
-        return function_name(self.topology, self.plan.source.name)
+        return function_name(self.topology, self.name)
 
     @property
     def body(self) -> str:
@@ -99,12 +104,12 @@ def relation_fingerprint(plan: TablePlan) -> str:
 def function_name(topology: str, table: TableName) -> str:
     """A readable name of at most 63 bytes that no other table or topology has."""
     mark = checksum(f"{topology}\0{table.schema}\0{table.name}")[:10]
-    return f"capture_{_readable(topology, 18)}_{_readable(table.name, 24)}_{mark}"
+    return f"capture_{readable(topology, 18)}_{readable(table.name, 24)}_{mark}"
 
 
 def trigger_names(topology: str) -> Mapping[str, str]:
     """Event → trigger name; the same on every table of a topology."""
-    base = f"!replicator_{_readable(topology, 24)}_{checksum(topology)[:10]}"
+    base = f"!replicator_{readable(topology, 24)}_{checksum(topology)[:10]}"
     return {event: f"{base}_{event}" for event in EVENTS}
 
 
@@ -137,13 +142,13 @@ def render_triggers(capture: Capture, drops: Sequence[str]) -> str:
     names = dict(trigger_names(capture.topology))
     table = capture.plan.source.name
     base = {"schema": table.schema, "table": table.name, "function": capture.function, **names}
-    truncate = "" if capture.plan.truncate is TruncatePolicy.IGNORE else _triggers("truncate", base) + ";"
-    always = [_triggers("always", {**base, "trigger": trigger.name}) + ";" for trigger in capture.triggers()]
-    dropped = [_triggers("drop", {**base, "trigger": name}) + ";" for name in drops]
-    return _triggers("by_row" if capture.by_row else "by_statement", base, {
+    truncate = "" if capture.plan.truncate is TruncatePolicy.IGNORE else trigger_statement("truncate", base) + ";"
+    always = [trigger_statement("always", {**base, "trigger": trigger.name}) + ";" for trigger in capture.triggers()]
+    dropped = [trigger_statement("drop", {**base, "trigger": name}) + ";" for name in drops]
+    return trigger_statement("by_row" if capture.by_row else "by_statement", base, {
         "drops": "\n".join(dropped),
         "truncate": truncate,
-        "always": "\n".join(_without_comments(always)) if capture.owned else "",
+        "always": "\n".join(without_comments(always)) if capture.owned else "",
     })  # fmt: skip
 
 
@@ -176,6 +181,7 @@ def _render_function(capture: Capture) -> str:
         "old_key": quoted(plan.key, f"{old}."),
         "new_filter": _filter(plan, new),
         "old_filter": _filter(plan, old),
+        "applied": literal(f"{capture.topology}/centre"),
         "lock": str(lock_number(capture.topology)),
         "channel": literal(channel(capture.topology)),
     }
@@ -202,15 +208,17 @@ def _setting(name: str) -> str:
     return f"set {name} = {literal(SETTINGS[name])}"
 
 
-def _triggers(name: str, identifiers: Mapping[str, str], fragments: Mapping[str, str] | None = None) -> str:
+def trigger_statement(name: str, identifiers: Mapping[str, str], fragments: Mapping[str, str] | None = None) -> str:
+    """One named statement of ``triggers.sql``, filled."""
     template = sqlfiles.statement("triggers/postgres/triggers.sql", name)
     return sqlfiles.render(template, identifiers=identifiers, fragments=fragments)
 
 
-def _without_comments(statements: Sequence[str]) -> list[str]:
+def without_comments(statements: Sequence[str]) -> list[str]:
+    """The lines of the statements that are no comments."""
     return [line for text in statements for line in text.splitlines() if not line.startswith("--")]
 
 
-def _readable(name: str, length: int) -> str:
+def readable(name: str, length: int) -> str:
     """ASCII letters, digits and underscores of a name, for people; uniqueness comes from a checksum."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:length] or "x"

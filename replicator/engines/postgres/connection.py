@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from replicator import sqlfiles
-from replicator.errors import BatchError, RejectedError, ReplicatorError, RetryableError, SetupError
+from replicator.errors import BatchError, RejectedError, ReplicatorError, RetryableError, SetupError, StaleError
 
 PostgresConnection: TypeAlias = "psycopg.Connection[TupleRow]"
 
@@ -29,6 +29,8 @@ _DEFAULTS: Mapping[str, str] = {
 }
 
 _RETRYABLE_CLASSES = ("08", "40", "53", "58")
+_CONTENTION = frozenset({"40001", "40P01"})
+"""Serialization failure, deadlock: two links wrote the same rows at the same time; the same again passes."""
 _RETRYABLE_CODES = frozenset({
     "25006",  # read only: the host still points to a standby during a failover
     "25P03", "25P04", "55006", "55P03", "57014", "57P01", "57P02", "57P03", "57P04", "57P05",
@@ -125,6 +127,8 @@ def translate(error: psycopg.Error, place: str) -> ReplicatorError:
     message = f"{place}: {_text(error)}" + (f" [{code}]" if error.sqlstate else "")
     hint = _HINTS.get(code, "")
     family = code[:2]
+    if code in _CONTENTION:
+        return StaleError(message, hint=hint)
     if code in _RETRYABLE_CODES or family in _RETRYABLE_CLASSES:
         return RetryableError(message, hint=hint)
     if family in _REJECTED_CLASSES or code in _REJECTED_CODES or _is_of_value(error, code):

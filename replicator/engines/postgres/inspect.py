@@ -6,10 +6,22 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from replicator.engines.postgres.capture import Capture, Trigger, function_name, relation_fingerprint
+from replicator.engines.postgres import central
+from replicator.engines.postgres.capture import Capture, Trigger, bare_type, relation_fingerprint
 from replicator.engines.postgres.catalogue import Inventory, read_inventory, rows
+from replicator.engines.postgres.central import CentralCapture
+from replicator.engines.postgres.chains import Follower, texts_used
 from replicator.engines.postgres.connection import PostgresConnection
-from replicator.model import TableName, TablePlan
+from replicator.errors import SetupError
+from replicator.model import CentralTable, TableName, TablePlan, TableShape
+
+_TEXT_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "date": ("datestyle",), "timestamp": ("datestyle",), "time with time zone": ("datestyle",),
+    "timestamp with time zone": ("datestyle", "timezone"), "interval": ("intervalstyle",),
+    "real": ("extra_float_digits",), "double precision": ("extra_float_digits",), "bytea": ("bytea_output",),
+    "money": ("lc_monetary",),
+}  # fmt: skip
+"""What the texts of plain types depend on, for tables that are not there yet; else the catalogue says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,8 @@ class Installed:
     triggers: Mapping[TableName, tuple[Trigger, ...]] = field(default_factory=dict)
     rowwise: frozenset[int] = frozenset()
     owned: frozenset[int] = frozenset()
+    equalities: Mapping[str, str] = field(default_factory=dict)
+    feeds: frozenset[str] = frozenset()
 
     def captures(self, topology: str, plans: Sequence[TablePlan]) -> list[Capture]:
         """The plans as captured tables: relation numbers given out, and the way to capture chosen."""
@@ -57,14 +71,74 @@ class Installed:
             ))  # fmt: skip
         return made
 
-    def record(self, capture: Capture) -> RelationRecord | None:
+    def central(self, topology: str, tables: Sequence[CentralTable]) -> list[CentralCapture]:
+        """The tables a centre captures, with those that follow them. Raises SetupError when one follows a table not named."""
+        known = {(record.table, record.fingerprint): record.id for record in self.relations}
+        free = self.next_relation
+        numbers: dict[TableName, int] = {}
+        for table in tables:
+            number = known.get((table.table.name, central.relation_fingerprint(table)))
+            if number is None:
+                number, free = free, free + 1
+            numbers[table.table.name] = number
+        shapes = {**self.inventory.catalogue.tables, **{table.table.name: table.table for table in tables}}
+        followers = self._followers(tables, numbers)
+        return [
+            self._central(topology, table, numbers[table.table.name], shapes, followers.get(table.table.name, ()))
+            for table in tables
+        ]
+
+    def central_tables(self, topology: str) -> list[TableName]:
+        """Tables whose changes a centre's functions of the topology capture."""
+        tables = {record.table for record in self.relations if not record.retired}
+        return sorted(table for table in tables if central.function_name(topology, table) in self.functions)
+
+    def _central(
+        self, topology: str, table: CentralTable, number: int, shapes: Mapping[TableName, TableShape],
+        followers: Sequence[Follower],
+    ) -> CentralCapture:  # fmt: skip
+        oid = self.inventory.oids.get(table.table.name)
+        settings = {name for used in texts_used(table, followers) for name in self._text_settings(*used, shapes)}
+        return CentralCapture(
+            table=table, topology=topology, relation=number, settings=frozenset(settings), shapes=shapes,
+            by_row=table.table.kind != "table" or oid in self.rowwise, followers=tuple(followers),
+            owned=oid is None or oid in self.owned, schemas=self.equalities,
+        )  # fmt: skip
+
+    def _followers(
+        self, tables: Sequence[CentralTable], numbers: Mapping[TableName, int]
+    ) -> Mapping[TableName, list[Follower]]:
+        found: dict[TableName, list[Follower]] = defaultdict(list)
+        for table in tables:
+            below = table.table
+            for depth, step in enumerate(table.route.path if table.sent else ()):
+                parent = next((each.table for each in tables if each.table.name == step.parent), None)
+                if parent is None:
+                    raise SetupError(f"table {below.name} follows {step.parent}, which the centre does not capture")
+                tied = any(
+                    (key.parent, set(zip(key.columns, key.parent_columns, strict=True)))
+                    == (step.parent, set(zip(step.columns, step.parent_columns, strict=True)))
+                    for key in below.foreign_keys
+                )
+                found[step.parent].append(Follower(numbers[table.table.name], table, depth, not tied))
+                below = parent
+        return found
+
+    def _text_settings(
+        self, table: TableName, column: str, shapes: Mapping[TableName, TableShape]
+    ) -> frozenset[str] | tuple[str, ...]:
+        oid = self.inventory.oids.get(table)
+        if oid is not None:
+            return self.inventory.type_settings.get((oid, column), frozenset())
+        return _TEXT_SETTINGS.get(bare_type(shapes[table].column(column).type).partition(" without")[0], ())
+
+    def record(self, capture: Capture | CentralCapture) -> RelationRecord | None:
         """The relation on record for a capture."""
         return next((record for record in self.relations if record.id == capture.relation), None)
 
-    def own_triggers(self, capture: Capture) -> tuple[Trigger, ...]:
+    def own_triggers(self, capture: Capture | CentralCapture) -> tuple[Trigger, ...]:
         """Triggers of this topology on the table, as they are."""
-        name = function_name(capture.topology, capture.plan.source.name)
-        return tuple(t for t in self.triggers.get(capture.plan.source.name, ()) if t.function == name)
+        return tuple(t for t in self.triggers.get(capture.name, ()) if t.function == capture.function)
 
     def _settings(self, plan: TablePlan) -> frozenset[str]:
         found: set[str] = set()
@@ -90,6 +164,7 @@ def read_installed(connection: PostgresConnection, topology: str) -> Installed:
         "triggers": {name: tuple(found) for name, found in triggers.items()},
         "rowwise": frozenset(int(str(row[0])) for row in rows(connection, "install", "rowwise")),
         "owned": frozenset(int(str(row[0])) for row in rows(connection, "install", "owned", oids)),
+        "equalities": {str(kind): str(schema) for kind, schema in rows(connection, "install", "equalities")},
     }
     if not migrated:
         return Installed(**base)  # type: ignore[arg-type]  # the names are the fields' own
@@ -99,6 +174,7 @@ def read_installed(connection: PostgresConnection, topology: str) -> Installed:
         has_identity=bool(rows(connection, "install", "has_identity")[0][0]),
         topologies=tuple(str(row[0]) for row in rows(connection, "install", "topologies")),
         relations=tuple(map(_record, rows(connection, "install", "relations", topology))),
+        feeds=frozenset(str(row[0]) for row in rows(connection, "install", "feeds")),
         next_relation=int(str(rows(connection, "install", "next_relation")[0][0])),
     )
 

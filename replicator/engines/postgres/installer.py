@@ -6,20 +6,23 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import psycopg
 
 from replicator import sqlfiles
-from replicator.engines.postgres import planned
+from replicator.engines.postgres import central, planned
 from replicator.engines.postgres.capture import Capture, function_name, trigger_names
 from replicator.engines.postgres.catalogue import read_inventory, rows
+from replicator.engines.postgres.central import CentralCapture
 from replicator.engines.postgres.checks import check_capture, check_database, check_target
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
 from replicator.engines.postgres.inspect import Installed, read_installed
+from replicator.engines.postgres.wal.installed import uninstall_steps
 from replicator.errors import RetryableError, SetupError
 from replicator.model import (
     Catalogue,
+    CentralTable,
     DatabasePlan,
     Direction,
     Finding,
@@ -27,10 +30,13 @@ from replicator.model import (
     LinkRecord,
     PlannedStatement,
     Position,
+    TableName,
     TablePlan,
 )
 
 _OWN_TRANSACTIONS = re.compile(r"(--[^\n]*\n|\s)*(begin;|do )")
+_CAPTURES = ("capture_", "central_")
+"""How the names of capture functions begin."""
 
 
 class PostgresInstaller:
@@ -59,12 +65,21 @@ class PostgresInstaller:
         with translated(self._place):
             return read_inventory(self._connection).catalogue
 
+    def read_rows(self, table: TableName) -> Sequence[Mapping[str, object]]:
+        """See ports.Installable."""
+        names = {"schema": table.schema, "table": table.name}
+        sql = sqlfiles.render(sqlfiles.statement("sql/postgres/catalogue.sql", "all_rows"), identifiers=names)
+        with translated(self._place):
+            found = self._connection.execute(sql.encode())
+            columns = [column.name for column in found.description or ()]
+            return [dict(zip(columns, row, strict=True)) for row in found]
+
     def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:
         """Everything that keeps this database from being a source (or target), each with the fix."""
         with translated(self._place):
             findings = list(check_database(self._place, self._connection, as_source=as_source))
             if not as_source:
-                return [*findings, *check_target(self._place, self._connection, plans)]
+                return [*findings, *check_target(self._place, self._connection, plans), *self._central_findings()]
             findings += check_capture(self._place, self._connection, plans)
             if any(not finding.ok and finding.subject == "rights" for finding in findings):
                 return findings  # what is installed cannot be read
@@ -75,6 +90,17 @@ class PostgresInstaller:
             if installed.relations:
                 findings += self._drift(topology, plans, installed)
         return findings
+
+    def _central_findings(self) -> Iterator[Finding]:
+        """Tables the centre captures whose triggers are gone or switched off."""
+        for topology in read_installed(self._connection, "").topologies:
+            installed = read_installed(self._connection, topology)
+            for table in installed.central_tables(topology):
+                function = central.function_name(topology, table)
+                fire = [t for t in installed.triggers.get(table, ()) if t.function == function and t.enabled in "AO"]
+                whole = len(fire) == (2 if any(trigger.type & 1 for trigger in fire) else 4)
+                message = f"changes are {'' if whole else 'not all '}captured for topology {topology}"
+                yield Finding(self._place, str(table), whole, message, "" if whole else "run: replicator install")
 
     def _drift(self, topology: str, plans: Sequence[TablePlan], installed: Installed) -> Iterator[Finding]:
         for step in self._site_steps(topology, [plan for plan in plans if _capturable(plan)], installed):
@@ -102,9 +128,7 @@ class PostgresInstaller:
         self, topology: str, plans: Sequence[TablePlan], installed: Installed
     ) -> Iterator[PlannedStatement]:
         yield from self._our_steps(installed)
-        for name, arguments, body, mark in planned.shared_functions():
-            if installed.functions.get(name) != mark:
-                yield planned.create_function(name, arguments, body, mark, f"write function {name}")
+        yield from _shared_steps(installed, planned.SITE_FUNCTIONS)
         for capture in installed.captures(topology, plans):
             yield from _capture_steps(capture, installed)
 
@@ -121,14 +145,36 @@ class PostgresInstaller:
         if not installed.has_identity:
             yield planned.create_identity()
 
-    def plan_centre(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
-        """Our tables, and the target tables that are not there yet, parents first, foreign keys last."""
+    def plan_centre(
+        self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable] = ()
+    ) -> DatabasePlan:
+        """Our tables, the target tables that are not there yet (parents first, foreign keys last), and central capture.
+
+        Raises SetupError for a table that cannot be captured, or when a migration that ran here was edited.
+        """
         with translated(self._place):
             installed = read_installed(self._connection, topology)
         existing = frozenset(installed.inventory.catalogue.tables)
         shapes = {plan.target: plan.target_shape for plan in plans}
+        shapes |= {each.table.name: each.table for each in captured}
         steps = [*self._our_steps(installed), *planned.create_tables(list(shapes.values()), existing)]
-        return planned.database_plan(self._place, steps)
+        if captured:
+            steps += self._central_steps(topology, captured, installed)
+        named = {each.table.name for each in captured}
+        left = [f"triggers on {table}" for table in installed.central_tables(topology) if table not in named]
+        return planned.database_plan(self._place, steps, left)
+
+    def _central_steps(
+        self, topology: str, captured: Sequence[CentralTable], installed: Installed
+    ) -> Iterator[PlannedStatement]:
+        for each in captured:
+            if not each.key or each.table.kind == "foreign":
+                raise SetupError(
+                    f"{self._place}: table {each.table.name} cannot be captured", hint="run: replicator check"
+                )
+        yield from _shared_steps(installed, planned.CENTRAL_FUNCTIONS)
+        for capture in installed.central(topology, captured):
+            yield from _central_steps(capture, installed)
 
     def install(self, plan: DatabasePlan) -> None:
         """Run a plan. Each object is one short transaction; what stands already stays when a later one fails.
@@ -189,14 +235,15 @@ class PostgresInstaller:
         """What removes all of a topology's objects, triggers first; our schema too when no other topology uses it."""
         with translated(self._place):
             installed = read_installed(self._connection, topology)
+            from_log = uninstall_steps(self._connection, topology)
         tables = sorted({record.table for record in installed.relations})
-        names = [function_name(topology, table) for table in tables]
+        names = [name(topology, table) for table in tables for name in (function_name, central.function_name)]
         last = not set(installed.topologies) - {topology}
         if last:
-            names += [name for name in installed.functions if name.startswith("capture_") and name not in names]
-        steps = [
-            planned.drop_function(name) for name in names if name in installed.functions and name != "capture_by_name"
-        ]
+            names += [name for name in installed.functions if name.startswith(_CAPTURES) and name not in names]
+        shared = {name for name, *_ in planned.shared_functions()}
+        steps = [*from_log]
+        steps += [planned.drop_function(name) for name in names if name in installed.functions.keys() - shared]
         if last and installed.has_schema:
             steps.append(planned.drop_schema())
         elif topology in installed.topologies:
@@ -233,27 +280,54 @@ def _capturable(plan: TablePlan) -> bool:
     return bool(plan.key) and plan.source.kind != "foreign"
 
 
+def _shared_steps(installed: Installed, wanted: frozenset[str]) -> Iterator[PlannedStatement]:
+    for name, arguments, body, mark in planned.shared_functions():
+        if name in wanted and installed.functions.get(name) != mark:
+            yield planned.create_function(name, arguments, body, mark, f"write function {name}")
+
+
+def _central_steps(capture: CentralCapture, installed: Installed) -> Iterator[PlannedStatement]:
+    if str(capture.name) not in installed.feeds and capture.table.versioned:
+        yield planned.add_feed(capture.name)
+    yield from _trigger_steps(capture, installed)
+    if installed.record(capture) is not None and not _has_triggers(capture, installed):
+        yield planned.look_again(capture)
+
+
 def _capture_steps(capture: Capture, installed: Installed) -> Iterator[PlannedStatement]:
+    yield from _trigger_steps(capture, installed)
+    record = installed.record(capture)
+    if record is None or record.retired or not record.loaded or not installed.own_triggers(capture):
+        yield planned.capture_existing(capture)
+
+
+def _trigger_steps(capture: Capture | CentralCapture, installed: Installed) -> Iterator[PlannedStatement]:
+    """The relation, the function and the triggers of one table, where they are not as they should be."""
     record = installed.record(capture)
     if record is None or record.retired:
         yield planned.add_relation(capture)
     if installed.functions.get(capture.function) != capture.fingerprint:
         yield planned.create_capture(capture)
-    present = installed.own_triggers(capture)
-    if tuple(sorted(present, key=lambda trigger: trigger.name)) != capture.triggers():
+    if not _has_triggers(capture, installed):
+        present = installed.own_triggers(capture)
         names = set(trigger_names(capture.topology).values())
-        found = installed.triggers.get(capture.plan.source.name, ())
+        found = installed.triggers.get(capture.name, ())
         yield planned.create_triggers(capture, sorted({t.name for t in (*present, *found) if t.name in names}))
-    if record is None or record.retired or not record.loaded or not present:
-        yield planned.capture_existing(capture)
+
+
+def _has_triggers(capture: Capture | CentralCapture, installed: Installed) -> bool:
+    present = installed.own_triggers(capture)
+    return tuple(sorted(present, key=lambda trigger: trigger.name)) == capture.triggers()
 
 
 def _link_record(row: tuple[object, ...]) -> LinkRecord:
     topology, site, direction, position, identity, *numbers = row
-    recorded_at, changes, conflicts, parked, skew_us, newest = (int(re.sub(r"\..*", "", str(n))) for n in numbers)
+    recorded_at, changes, conflicts, parked, skew_us, newest, undecided = (
+        int(re.sub(r"\..*", "", str(n))) for n in numbers
+    )
     return LinkRecord(
         link=LinkName(str(topology), str(site), Direction(str(direction))),
         position=None if position is None else Position(str(position)), source_identity=str(identity),
         recorded_at=recorded_at, changes=changes, conflicts=conflicts, parked=parked, skew_us=skew_us,
-        newest_changed_at=newest,
+        newest_changed_at=newest, undecided=undecided,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Parked changes and recorded conflicts of one link at a PostgreSQL target.
+"""Parked changes of one link at a PostgreSQL target.
 
 A parked change keeps its images as record literals over its source columns, so no value is touched while it waits. Per
 row the changes form a queue in the order of their numbers: the first was refused, the others wait behind it.
@@ -6,14 +6,15 @@ row the changes form a queue in the order of their numbers: the first was refuse
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
+from replicator.engines.postgres.decisions import dump
 from replicator.engines.postgres.lane import Lane
-from replicator.engines.postgres.session import Session, apply_sql
+from replicator.engines.postgres.session import Session
 from replicator.errors import RejectedError, SetupError
-from replicator.model import Decision, Op, ParkedChange, ParkedState, RecordedConflict
+from replicator.model import Op, ParkedChange, ParkedState
 from replicator.records import encode_record, parse_record
 from replicator.sqlfiles import statement
 
@@ -34,6 +35,10 @@ class Staged:
     key: str = ""
     parked_id: int = 0
     attempts: int = 0
+    state: str = "parked"
+    sqlstate: str = ""
+    cause: str = ""
+    parked_at: datetime | None = None
 
 
 class ParkedChanges:
@@ -94,48 +99,97 @@ class ParkedChanges:
             list(change.columns), change.before, change.after, error.sqlstate, _cause(error), None, 1,
         )  # fmt: skip
 
-    def put_back(self, change: Staged, error: RejectedError) -> None:
-        """Park a change again under its old number, so that it stays first of its row's queue."""
+    def put_back(self, changes: Sequence[Staged], error: RejectedError) -> None:
+        """Park changes of one row again under their old numbers; the first is the one that was tried."""
+        for place, change in enumerate(changes):
+            tried = replace(
+                change, state="parked", sqlstate=error.sqlstate, cause=_cause(error), attempts=change.attempts + 1
+            )
+            self._restore(change if place else tried)
+        self._session.run(self.sql("wait_again"), [change.parked_id for change in changes])
+
+    def _restore(self, change: Staged) -> None:
         self._session.run(
             self.sql("restore_parked"), change.parked_id, self._session.link_id, change.table, change.key, change.op,
-            change.changed_at, list(change.columns), change.before, change.after, error.sqlstate, _cause(error), None,
-            change.attempts + 1,
+            change.changed_at, list(change.columns), change.before, change.after, change.sqlstate, change.cause, None,
+            change.attempts, change.state, change.parked_at,
         )  # fmt: skip
 
     # --- out ---
 
-    def take(self, parked_id: int) -> Staged:
-        """Take a change off the list. Raises SetupError when there is none, or an earlier one of its row is parked."""
-        row = self._session.run(self.sql("take_parked"), parked_id, self._session.link_id).fetchone()
-        if row is None:
+    def take(self, parked_ids: Sequence[int]) -> list[Staged]:
+        """Take changes of one row off the list, in their order.
+
+        Raises SetupError when one is not there, or an earlier one of the row is parked.
+        """
+        rows = self._session.run(self.sql("take_parked"), list(parked_ids), self._session.link_id).fetchall()
+        missing = sorted(set(parked_ids) - {row[0] for row in rows})
+        if missing or not rows:
+            which = ", ".join(map(str, missing)) or "with no number"
             raise SetupError(
-                f"link {self._session.link}: there is no parked change {parked_id}", hint="run: replicator parked list"
+                f"link {self._session.link}: there is no parked change {which}", hint="run: replicator parked list"
             )
-        table, key, op, changed_at, columns, before, after, attempts, first = row
-        if first is not None and first < parked_id:
+        taken, first = [], None
+        for row in sorted(rows):
+            number, table, key, op, changed_at, columns, before, after, attempts, state, sqlstate, cause, at, first = (
+                row
+            )
+            taken.append(
+                Staged(
+                    table,
+                    op,
+                    changed_at,
+                    tuple(columns),
+                    before,
+                    after,
+                    key,
+                    number,
+                    attempts,
+                    state,
+                    sqlstate,
+                    cause,
+                    at,
+                )
+            )
+        if first is not None and first < taken[0].parked_id:
             raise SetupError(
-                f"parked change {parked_id} waits behind change {first} of the same row",
+                f"parked change {taken[0].parked_id} waits behind change {first} of the same row",
                 hint=f"run: replicator parked retry {first}",
             )
-        return Staged(table, op, changed_at, tuple(columns), before, after, key, parked_id, attempts)
+        return taken
 
-    def stage(self, number: int, change: Staged) -> None:
+    def take_queue(self, parked_ids: Sequence[int]) -> list[Staged]:
+        """Take as many of a row's changes as can be netted into one: those of the first one's version of the table."""
+        taken = self.take(parked_ids)
+        alike = next((n for n, change in enumerate(taken) if change.columns != taken[0].columns), len(taken))
+        for change in taken[alike:]:
+            self._restore(change)
+        self._session.run(self.sql("wait_no_more"), [change.parked_id for change in taken[:alike]], "tried again")
+        return taken[:alike]
+
+    def stage(self, order: int, number: int, change: Staged) -> None:
         """Put one change into the text lane."""
         self._session.run(
-            self.sql("stage_parked"), number, change.op, change.changed_at, change.before, change.after
+            self.sql("stage_parked"), order, number, change.op, change.changed_at, change.before, change.after
         )  # fmt: skip
 
-    def skip(self, parked_id: int) -> None:
+    def skip(self, parked_id: int) -> Staged:
         """Drop a change for good; what was dropped stays on record among the conflicts."""
-        taken = self.take(parked_id)
+        (taken,) = self.take([parked_id])
+        self.record_dropped(taken, "dropped by command: replicator parked skip")
+        self._session.run(self.sql("wait_no_more"), [parked_id], "dropped")
+        return taken
+
+    def record_dropped(self, change: Staged, reason: str) -> None:
+        """Put a change that is dropped on record."""
         self._session.run(
-            self.sql("add_skipped"), self._session.link_id, taken.table, taken.key, _json(taken.columns, taken.before),
-            _json(taken.columns, taken.after), taken.changed_at, "dropped by command: replicator parked skip", None,
+            self.sql("add_skipped"), self._session.link_id, change.table, change.key,
+            _json(change.columns, change.before), _json(change.columns, change.after), change.changed_at, reason, None,
         )  # fmt: skip
 
     def edit(self, parked_id: int, values: Mapping[str, str | None]) -> None:
         """Replace values of the after image. Raises SetupError for a column the change does not have."""
-        taken = self.take(parked_id)
+        (taken,) = self.take([parked_id])
         if taken.after is None:
             raise SetupError(f"parked change {parked_id} is a {Op(taken.op).name}: there is no row to edit")
         image = dict(zip(taken.columns, parse_record(taken.after), strict=True))
@@ -145,8 +199,8 @@ class ParkedChanges:
                 f"parked change {parked_id} has no column {', '.join(unknown)}",
                 hint=f"it has: {', '.join(taken.columns)}",
             )
-        edited = replace(taken, after=encode_record(list({**image, **values}.values())), attempts=taken.attempts - 1)
-        self.put_back(edited, RejectedError("edited by command, not tried since"))
+        after = encode_record(list({**image, **values}.values()))
+        self._restore(replace(taken, after=after, state="parked", cause="edited by command, not tried since"))
 
     def list_changes(self, ids: Sequence[int], table: str) -> list[ParkedChange]:
         """Parked changes, oldest first; all when ``ids`` and ``table`` are empty."""
@@ -172,28 +226,29 @@ class ParkedChanges:
             )
         return found
 
-    # --- conflicts ---
+    def list_queues(self, limit: int) -> list[list[int]]:
+        """Parked changes by row that may have become possible, oldest row first."""
+        return [
+            row[0] for row in self._session.run(self.sql("list_queues"), self._session.link_id, limit, prepare=True)
+        ]
 
-    def list_conflicts(self, ids: Sequence[int], table: str, limit: int) -> list[RecordedConflict]:
-        """The newest recorded decisions of this link, oldest first."""
-        self._session.read_link()
-        found = self._session.run(self.sql("list_conflicts"), self._session.link_id, list(ids), table, limit)
-        return [RecordedConflict(*row) for row in found]
 
-    def record_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Write a chunk of decisions to the record, and beside the span for the applying statements."""
-        conflicts = [decision.conflict for decision in decisions]
-        self._session.run(
-            apply_sql("add_conflicts"), self._session.link_id, None,
-            [c.table for c in conflicts], [c.key for c in conflicts], [str(c.kind) for c in conflicts],
-            [_dump(c.before) for c in conflicts], [_dump(c.after) for c in conflicts], [_dump(c.current) for c in conflicts],
-            [c.changed_at for c in conflicts], [d.rule for d in decisions], [str(d.verdict) for d in decisions],
-            [d.reason for d in decisions],
-        )  # fmt: skip
-        self._session.run(
-            apply_sql("add_decisions"), [c.relation for c in conflicts], [c.ord for c in conflicts],
-            [str(decision.verdict) for decision in decisions],
-        )  # fmt: skip
+def netted(changes: Sequence[Staged], *, states: bool) -> list[Staged]:
+    """Changes of one row as the fewest that make the same of it: one, or two where it came and went.
+
+    ``states``: they say only what the row was, so the last one says all.
+    """
+    first, last = changes[0], changes[-1]
+    if states or len(changes) == 1:
+        return [last]
+    if first.op != Op.INSERT:
+        present = last.op != Op.DELETE
+        moved = any(change.op == Op.KEY_UPDATE for change in changes)
+        op = (Op.KEY_UPDATE if moved else Op.UPDATE) if present else Op.DELETE
+        return [replace(last, op=str(op), before=first.before)]
+    if last.op != Op.DELETE:
+        return [replace(last, op=str(Op.INSERT), before=None)]
+    return [replace(last, op=str(Op.INSERT), before=None, after=last.before), last]
 
 
 def _cause(error: RejectedError) -> str:
@@ -205,8 +260,4 @@ def _image(columns: Sequence[str], image: str | None) -> Mapping[str, object] | 
 
 
 def _json(columns: Sequence[str], image: str | None) -> str | None:
-    return _dump(_image(columns, image))
-
-
-def _dump(image: Mapping[str, object] | None) -> str | None:
-    return None if image is None else json.dumps(image, ensure_ascii=False)
+    return dump(_image(columns, image))

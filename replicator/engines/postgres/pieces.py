@@ -28,9 +28,9 @@ def has_one_spelling(column: ColumnShape) -> bool:
     return not column.collation and column.type.partition("(")[0] in _ONE_SPELLING
 
 
-def piece(name: str, **fragments: str) -> str:
+def piece(which: str, /, **fragments: str) -> str:
     """A named expression of ``sql/postgres/pieces.sql``, filled."""
-    return render(statement("sql/postgres/pieces.sql", name), fragments=fragments)
+    return render(statement("sql/postgres/pieces.sql", which), fragments=fragments)
 
 
 def as_text(value: str) -> str:

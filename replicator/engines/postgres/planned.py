@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from replicator import sqlfiles
+from replicator.engines.postgres import central
 from replicator.engines.postgres.capture import (
     SETTINGS,
     Capture,
@@ -15,12 +16,16 @@ from replicator.engines.postgres.capture import (
     render_body,
     render_triggers,
 )
+from replicator.engines.postgres.central import CentralCapture
 from replicator.model import DatabasePlan, Engine, ForeignKeyShape, PlannedStatement, TableName, TableShape
 from replicator.sqlfiles import literal, quote, quoted
 
 _SQL = "sql/postgres/install.sql"
 _MIGRATIONS = "sql/postgres/migrations"
 _FUNCTIONS = "sql/postgres/functions"
+SITE_FUNCTIONS, CENTRAL_FUNCTIONS = frozenset({"capture_by_name"}), frozenset({"announce_by_name", "follow_moves"})
+"""Which of the shared functions a site needs, and which a centre."""
+
 _SIGNATURE = re.compile(r"\bfunction replicator\.(\w+)\(([^)]*)\)")
 
 
@@ -57,32 +62,53 @@ def create_function(name: str, arguments: str, body: str, mark: str, purpose: st
     return PlannedStatement(purpose, _render("create_function", fragments, function=name), f"replicator.{name}")
 
 
-def create_capture(capture: Capture) -> PlannedStatement:
+def create_capture(capture: Capture | CentralCapture) -> PlannedStatement:
     """The capture function of one table."""
-    purpose = f"write what captures {capture.plan.source.name}"
+    purpose = f"write what captures {capture.name}"
     return create_function(capture.function, "", capture.body.strip(), capture.fingerprint, purpose)
 
 
-def create_triggers(capture: Capture, drops: Sequence[str]) -> PlannedStatement:
+def create_triggers(capture: Capture | CentralCapture, drops: Sequence[str]) -> PlannedStatement:
     """The triggers of one table, those called ``drops`` dropped first, in one transaction."""
-    table = capture.plan.source.name
-    return PlannedStatement(f"capture changes of {table}", render_triggers(capture, drops), f"triggers on {table}")
+    text = (
+        central.render_triggers(capture, drops)
+        if isinstance(capture, CentralCapture)
+        else render_triggers(capture, drops)
+    )
+    return PlannedStatement(f"capture changes of {capture.name}", text, f"triggers on {capture.name}")
 
 
-def add_relation(capture: Capture) -> PlannedStatement:
-    """Puts the table's present version on record and retires the others."""
-    plan = capture.plan
+def add_relation(capture: Capture | CentralCapture) -> PlannedStatement:
+    """Puts the table's present version on record and retires the others. At a centre only the key is recorded."""
+    if isinstance(capture, CentralCapture):
+        key, mark = capture.table.key, central.relation_fingerprint(capture.table)
+        columns = key
+    else:
+        key, mark = capture.plan.key, relation_fingerprint(capture.plan)
+        columns = tuple(column.source for column in capture.plan.columns)
     fragments = {
         "id": str(capture.relation),
         "topology": literal(capture.topology),
-        "schema": literal(plan.source.name.schema),
-        "table": literal(plan.source.name.name),
-        "columns": ", ".join(literal(column.source) for column in plan.columns),
-        "key": ", ".join(literal(name) for name in plan.key),
-        "fingerprint": literal(relation_fingerprint(plan)),
+        "schema": literal(capture.name.schema),
+        "table": literal(capture.name.name),
+        "columns": ", ".join(map(literal, columns)),
+        "key": ", ".join(map(literal, key)),
+        "fingerprint": literal(mark),
     }
-    purpose = f"record the columns of {plan.source.name}"
+    purpose = f"record the columns of {capture.name}"
     return PlannedStatement(purpose, _render("add_relation", fragments), f"relation {capture.relation}")
+
+
+def add_feed(table: TableName) -> PlannedStatement:
+    """Opens the ledger in which a table's row versions are kept."""
+    text = _render("add_feed", {"table": literal(str(table))})
+    return PlannedStatement(f"keep who writes {table}", text, f"ledger of {table}")
+
+
+def look_again(capture: CentralCapture) -> PlannedStatement:
+    """Makes every site look at every row of a table that a centre did not capture for a while."""
+    text = _render("look_again", {"relation": str(capture.relation)})
+    return PlannedStatement(f"look at all rows of {capture.name} again", text, f"rows of {capture.name}")
 
 
 def capture_existing(capture: Capture) -> PlannedStatement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import psycopg
@@ -29,6 +29,11 @@ def apply_sql(name: str) -> str:
     return statement("sql/postgres/apply.sql", name)
 
 
+def versions_sql(name: str) -> str:
+    """A statement of the versions file that needs no rendering."""
+    return statement("sql/postgres/versions.sql", name)
+
+
 class Session:
     """Opens on first use and again after a loss; everything bound to the connection starts anew with it."""
 
@@ -45,12 +50,14 @@ class Session:
         self._new_lanes: list[int] = []
         self._grown: dict[str, tuple[int, int]] = {}
         self._feeds: dict[str, tuple[int, bool]] = {}
+        self._versions: dict[str, int] = {}
 
     @property
     def connection(self) -> PostgresConnection:
         """The open connection."""
         if self._connection is None or self._connection.closed:
-            self._lanes, self._new_lanes, self._leased, self._feeds = {}, [], False, {}
+            self._lanes, self._new_lanes, self._leased = {}, [], False
+            self._feeds, self._versions = {}, {}
             name = f"replicator {self.link.topology} {self.link.site}"
             self._connection = connect(self._url, application_name=name)
             with translated(self.place):
@@ -58,6 +65,7 @@ class Session:
                 self.run(statement("sql/postgres/session.sql", "settle_target"))
                 self.run(apply_sql("create_stage"))
                 self.run(apply_sql("create_decision"))
+                self.run(statement("sql/postgres/bases.sql", "create_bases"))
                 self.run(target_sql("ensure_link"), self.link.topology, self.link.site, self.link.direction)
                 self.link_id = self.read_link()[0]
         return self._connection
@@ -80,6 +88,28 @@ class Session:
             number, known = self.one(target_sql("read_feed"), self.link_id, table, prepare=True)
         self._feeds[table] = (number, known)
         return number, known
+
+    def read_version_feed(self, table: str) -> int:
+        """Our number for a target table's own feed, whose ledger has the versions of its rows."""
+        number = self._versions.get(table)
+        if number is None:
+            found = self.run(versions_sql("read_feed"), table, prepare=True).fetchone()
+            if found is None:
+                self.run(versions_sql("ensure_feed"), table, prepare=True)
+                found = self.one(versions_sql("read_feed"), table, prepare=True)
+            number = self._versions[table] = int(found[0])
+        return number
+
+    def read_captured(self, table: TableName) -> int:
+        """The number under which this database captures one of its tables. Raises SetupError when it does not."""
+        sql = statement("sql/postgres/conflicts.sql", "find_captured")
+        found = self.run(sql, self.link.topology, table.schema, table.name, prepare=True).fetchone()
+        if found is None:
+            raise SetupError(
+                f"{self.place}: changes of {table} go to sites too, but are not captured here",
+                hint="run: replicator install",
+            )
+        return int(found[0])
 
     def read_link(self) -> tuple[int, Position | None, str]:
         """Our number for the link, its position, and the identity of the database that fed it."""
@@ -107,18 +137,22 @@ class Session:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction announced as this site's; lanes opened in it are forgotten when it rolls back."""
+        """One transaction announced as this link's; lanes opened in it are forgotten when it rolls back."""
         self._new_lanes = []
         try:
             with translated(self.place), self.connection.transaction():
-                self.run(apply_sql("announce_origin"), self.link.site, prepare=True)
+                self.announce(self.link.origin)
                 self.run(apply_sql("defer_constraints"), prepare=True)
                 yield
         except BaseException:
             for number in self._new_lanes:
                 self._lanes.pop(number, None)
-            self._feeds.clear()
+            self._forget()
             raise
+
+    def announce(self, origin: str) -> None:
+        """Tell capture on this database who writes from here to the end of the transaction; empty: nobody."""
+        self.run(apply_sql("announce_origin"), origin, prepare=True)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -127,8 +161,12 @@ class Session:
             with translated(self.place), self.connection.transaction():
                 yield
         except BaseException:
-            self._feeds.clear()
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._feeds.clear()
+        self._versions.clear()
 
     def analyze_grown(self, applied: Mapping[Lane, int]) -> None:
         """Refresh the statistics of target tables that have grown a lot in this session. Outside any transaction."""
@@ -175,6 +213,17 @@ class Session:
     def in_order(self, numbers: set[int]) -> list[int]:
         """Relation numbers, parents before children, older versions of a table before newer ones."""
         return sorted(numbers, key=lambda number: (self._order[self._lanes[number].plan.source.name], number))
+
+    def lanes_of(self, tables: Collection[str]) -> list[Lane]:
+        """The lanes known so far that feed these target tables; one of a table without any is opened for all its columns."""
+        found = [lane for lane in self._lanes.values() if lane.place in tables]
+        for table in sorted(set(tables) - {lane.place for lane in found}):
+            plan = self.plan_of(table)
+            if plan is not None:
+                columns = tuple(column.source for column in plan.columns)
+                number = self.number_of(plan, columns)
+                found.append(self.lane(number, {number: Relation(number, plan.source.name, columns, plan.key)}))
+        return list({lane.place: lane for lane in found}.values())
 
     def rank(self, lane: Lane) -> int:
         """A lane's place in the order parents before children."""

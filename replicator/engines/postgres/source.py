@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
-from datetime import time as time_of_day
 
 import psycopg
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
-from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
+from replicator.engines.postgres.connection import PostgresConnection, translated
+from replicator.engines.postgres.reading import Reading, run, spelled
 from replicator.engines.postgres.waiting import Waiter
 from replicator.engines.postgres.windows import (
     START,
@@ -25,7 +24,6 @@ from replicator.engines.postgres.windows import (
     read_relations,
     read_statement,
 )
-from replicator.errors import BatchError
 from replicator.model import Key, Lag, LinkName, Op, Position, Relation, TablePlan
 from replicator.records import parse_record
 
@@ -33,7 +31,7 @@ _PRUNE_ROWS, _PRUNE_SECONDS = 20_000, 5.0
 _EVERYTHING = 1 << 60
 
 
-class PostgresSource:
+class PostgresSource(Reading):
     """One site's outbox, read for one link by one thread (``wake`` may be called from others).
 
     Two connections: one whose transaction is open while a batch is streamed, one that waits and acknowledges.
@@ -45,16 +43,12 @@ class PostgresSource:
     """
 
     def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan]) -> None:
-        self._url = url
-        self._place = describe(url)
-        self._link = link
-        self._plans = plans
-        self._reader: PostgresConnection | None = None
-        self._watcher: PostgresConnection | None = None
+        super().__init__(url, link, plans)
+        self._falls = any(plan.direction.falls for plan in plans)
         self._relations = Relations({}, {}, -1)
-        self._passed: tuple[Position | None, Position] = (None, START)
         self._acknowledged: Position | None = None
         self._pruned: Position | None = None
+        self._cleared = START
         self._pruned_at = 0.0
         self._waiter = Waiter(link.topology, self._changed)
 
@@ -67,19 +61,10 @@ class PostgresSource:
         A window without rows of ours is passed in memory only: the next read starts behind it, and the position on
         record may stay behind, because reading again from there finds nothing of ours either.
         """
-        with translated(self._place):
-            connection = self._read_connection()
-            _run(connection, "begin_reading")
-        try:
+        with self._reading() as connection:
             with translated(self._place):
                 batch = self._next_batch(connection, after, limit)
             yield batch
-        except BaseException:
-            connection.close()  # a COPY may be half way: the connection's state is unknown
-            self._reader = None
-            raise
-        with translated(self._place):
-            connection.commit()
 
     def _next_batch(self, connection: PostgresConnection, after: Position | None, limit: int) -> PostgresBatch | None:
         start = self._start(after)
@@ -102,33 +87,12 @@ class PostgresSource:
         while True:
             window = open_window(connection, start, limit, self._relations)
             if not window.past:
-                raise BatchError(
-                    f"{self._place}: the position of {self._link} lies in this database's future",
-                    hint="it was restored from a backup, or is another one: run replicator audit, then install it anew",
-                )
+                raise self._from_the_future()
             if window.newest == self._relations.newest:
                 return window, self._relations
             self._relations = read_relations(connection, self._link.topology, self._plans, window.newest)
 
-    def _start(self, after: Position | None) -> Position:
-        """``after``, or what is known to lie behind it without a row of ours in between."""
-        known_after, passed = self._passed
-        return passed if known_after == after and passed != START else after or START
-
     # --- facts ---
-
-    def read_identity(self) -> str:
-        """The cluster, the database, and the identity install gave it; see ports.Source."""
-        with translated(self._place):
-            found = rows(self._watch_connection(), "source", "read_identity")
-        if not found:
-            raise BatchError(f"{self._place}: this database has no identity", hint="run: replicator install")
-        return str(found[0][0])
-
-    def read_clock(self) -> int:
-        """Microseconds since 1970 by the source's wall clock."""
-        with translated(self._place):
-            return int(str(rows(self._watch_connection(), "source", "read_clock")[0][0]))
 
     def read_lag(self, after: Position | None) -> Lag:
         """Changes behind ``after``, the oldest's time, and who keeps a transaction open for five seconds or more."""
@@ -141,7 +105,7 @@ class PostgresSource:
 
     def keys_in_flight(self, table: TablePlan, after: Position | None, keys: Sequence[Key]) -> set[Key]:
         """See ports.InFlight. Streams: what lies behind ``after`` may be more than memory holds."""
-        wanted = {tuple(map(_text, key)): key for key in keys}
+        wanted = {tuple(map(spelled, key)): key for key in keys}
         found: set[Key] = set()
         with translated(self._place), self._snapshot() as connection:
             window, relations = self._open(connection, self._start(after), _EVERYTHING)
@@ -168,19 +132,28 @@ class PostgresSource:
             self._prune()
 
     def _prune(self) -> None:
-        """Write the acknowledgement and remove what every link has passed."""
-        if self._acknowledged is None or self._acknowledged == self._pruned:
+        """Write the acknowledgement and remove what every link has passed.
+
+        Where changes come from the centre as well, that link acknowledges too: what the centre has answered (DESIGN.md §6).
+        Until the first answer nothing goes.
+        """
+        if self._acknowledged is None or self._acknowledged == self._pruned == self._cleared:
             return
         upto = self._acknowledged
         with translated(self._place):
             connection = self._watch_connection()
-            name = f"{self._link.topology}/{self._link.site}/{self._link.direction}"
-            _run(connection, "acknowledge", name, self._link.topology, upto)
-            arguments = (*read_ranges(connection, self._pruned or START, upto), self._link.topology, _PRUNE_ROWS)
-            while _run(connection, "prune", *arguments) == _PRUNE_ROWS:
+            run(connection, "acknowledge", self._link.text, self._link.topology, upto)
+            marker = (self._link.reverse.text, self._link.topology, START)
+            if self._falls:
+                run(connection, "expect_marker", *marker)
+            else:
+                run(connection, "forget_marker", self._link.reverse.text)
+            slowest = Position(str(rows(connection, "source", "slowest", self._link.topology)[0][0]))
+            arguments = (*read_ranges(connection, self._cleared, slowest), self._link.topology, _PRUNE_ROWS)
+            while run(connection, "prune", *arguments) == _PRUNE_ROWS:
                 continue
-            _run(connection, "prune_ticks")
-        self._pruned, self._pruned_at = upto, time.monotonic()
+            run(connection, "prune_ticks")
+        self._pruned, self._cleared, self._pruned_at = upto, slowest, time.monotonic()
 
     def tidy(self) -> None:
         """See ports.Source."""
@@ -202,60 +175,6 @@ class PostgresSource:
         if self._relations.newest < 0:
             return True  # nothing was read yet
         return bool(rows(connection, "source", "poll", self._passed[1], self._relations.numbers)[0][0])
-
-    def close(self) -> None:
-        """Release all connections. Repeatable; the source opens them again when used again."""
-        for connection in (self._reader, self._watcher):
-            if connection is not None:
-                connection.close()
-        self._reader = self._watcher = None
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[PostgresConnection]:
-        """One look at the database: a read-only transaction on the waiting connection."""
-        connection = self._watch_connection()
-        _run(connection, "begin_reading")
-        try:
-            yield connection
-        finally:
-            if not connection.closed:
-                connection.rollback()
-
-    def _read_connection(self) -> PostgresConnection:
-        if self._reader is None or self._reader.closed:
-            self._reader = connect(self._url, application_name=f"replicator read {self._link.topology}")
-            _run(self._reader, "plan_by_index")
-        return self._reader
-
-    def _watch_connection(self) -> PostgresConnection:
-        if self._watcher is None or self._watcher.closed:
-            self._watcher = connect(self._url, application_name=f"replicator wait {self._link.topology}")
-            _run(self._watcher, "plan_by_index")
-            _run(self._watcher, "commit_lazily")
-        return self._watcher
-
-
-def _run(connection: PostgresConnection, name: str, *values: object) -> int:
-    text = sqlfiles.statement("sql/postgres/source.sql", name)
-    try:
-        return connection.execute(text.encode(), values or None).rowcount
-    except psycopg.Error:
-        if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            connection.rollback()
-        raise
-
-
-def _text(value: object) -> str | None:
-    """A key value as PostgreSQL prints it under our settings."""
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return "t" if value else "f"
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "\\x" + bytes(value).hex()
-    if isinstance(value, datetime | date | time_of_day):
-        return value.isoformat(" ").replace("+00:00", "+00") if isinstance(value, datetime) else value.isoformat()
-    return str(value)
 
 
 def _keys_of(

@@ -6,6 +6,7 @@ literals are copied typed, one table per relation (typed lane). Rows that need c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import psycopg
@@ -17,8 +18,16 @@ from replicator.engines.postgres.session import Session, apply_sql
 from replicator.engines.postgres.values import to_record
 from replicator.errors import BatchError, RejectedError
 from replicator.model import Relation, Span, TruncatePolicy
-from replicator.ports import Batch, OutboxBlock, RowBlock
-from replicator.sqlfiles import render
+from replicator.ports import Base, Batch, OutboxBlock, RowBlock
+from replicator.sqlfiles import render, statement
+
+_CHECKSUM = re.compile(r"-?\d{1,19}\Z")
+"""A base's checksum as a PostgreSQL centre handed it out; others are from another engine and say nothing here."""
+
+
+def bases_sql(name: str) -> str:
+    """A statement of the bases file that needs no rendering."""
+    return statement("sql/postgres/bases.sql", name)
 
 
 class Stage:
@@ -45,23 +54,24 @@ class Stage:
     # --- in ---
 
     def fill(self, batch: Batch) -> None:
-        """Copy all blocks in, then set aside changes that wait behind parked ones."""
+        """Copy all blocks in."""
         for block in batch.blocks():
             if isinstance(block, OutboxBlock):
                 self._copy_literals(block)
             else:
                 self._copy_rows(batch.relations, block)
         self._measure(batch.relations)
-        self._hold_behind_parked()
 
-    def fill_parked(self, relation: Relation, change: Staged) -> None:
-        """Stage one change that was parked, as the only one of the batch."""
+    def fill_parked(self, relation: Relation, changes: Sequence[Staged]) -> None:
+        """Stage changes of one row that were parked, as all of the batch."""
         self._session.lane(relation.id, {relation.id: relation})
-        self._parked.stage(relation.id, change)
+        for order, change in enumerate(changes, 1):
+            self._parked.stage(order, relation.id, change)
         self._measure({})
 
     def _copy_literals(self, block: OutboxBlock) -> None:
-        with self._session.connection.cursor() as cursor, cursor.copy(apply_sql("copy_stage").encode()) as copy:
+        name = "copy_stage" if self._session.link.direction.rises else "copy_states"
+        with self._session.connection.cursor() as cursor, cursor.copy(apply_sql(name).encode()) as copy:
             for chunk in block.chunks:
                 copy.write(chunk)
 
@@ -81,24 +91,42 @@ class Stage:
                 if not isinstance(translate(error, self._session.place), RejectedError):
                     raise
                 careful.extend(block.rows)
-        if careful:
-            self._copy_carefully(lane, block.relation, careful)
+        refused = self._copy_carefully(lane, block.relation, careful) if careful else {}
+        if block.bases and self._session.link.direction.rises:
+            self._fold_bases(lane, block.relation, block.bases, refused)
 
-    def _copy_carefully(self, lane: Lane, number: int, rows: Sequence[tuple[object, ...]]) -> None:
-        """Each value is looked at; a row with one that cannot be the target's value is parked with its reason."""
+    def _fold_bases(self, lane: Lane, number: int, bases: Sequence[Base], refused: Mapping[int, str]) -> None:
+        """What the site knows better than the ledger goes into the ledger; ``refused``: rows already parked, and their keys."""
+        own = [base for base in bases if not base.existed or _CHECKSUM.match(base.checksum or "")]
+        connection = self._session.connection
+        with connection.cursor() as cursor, cursor.copy(bases_sql("copy_bases").encode()) as copy:
+            for base in own:
+                copy.write_row((base.ord, base.existed, base.checksum, base.image, refused.get(base.ord)))
+        self._session.run(lane.fold_bases, self._session.read_feed(lane.place)[0], number)
+        self._session.run(bases_sql("forget_bases"))
+
+    def _copy_carefully(self, lane: Lane, number: int, rows: Sequence[tuple[object, ...]]) -> dict[int, str]:
+        """Each value is looked at; a row with one that cannot be the target's value is parked with its reason.
+
+        The keys of those, by ordinal.
+        """
+        refused: dict[int, str] = {}
         fitting: list[tuple[object, ...]] = []
         for order, op, changed_at, *values in rows:
             image, reason = to_record(values, lane.columns)
             when = changed_at if isinstance(changed_at, int) else 0
             if reason:
                 change = Staged(lane.place, str(op), when, lane.relation.columns, None, image)
-                self._parked.add(change, self._parked.key_of(lane, change), RejectedError(reason, sqlstate="22000"))
+                key = self._parked.key_of(lane, change)
+                self._parked.add(change, key, RejectedError(reason, sqlstate="22000"))
+                refused[int(str(order))] = key
                 self.parked += 1
             else:
                 fitting.append((order, number, op, when, None, image))
         with self._session.connection.cursor() as cursor, cursor.copy(apply_sql("copy_stage").encode()) as copy:
             for row in fitting:
                 copy.write_row(row)
+        return refused
 
     def _measure(self, relations: Mapping[int, Relation]) -> None:
         extents = []
@@ -129,7 +157,8 @@ class Stage:
         shared = [numbers for numbers in places.values() if len(numbers) > 1]
         return {number: place for place, numbers in enumerate(shared) for number in numbers}
 
-    def _hold_behind_parked(self) -> None:
+    def hold_behind_parked(self) -> None:
+        """Set aside changes of rows that have parked ones; they wait behind."""
         waiting = self._parked.tables()
         self.parked += sum(self.hold_behind(table, "", -1) for table in sorted(waiting))
         if self.parked:
@@ -160,11 +189,11 @@ class Stage:
             return self.text_lanes
         return {row[0] for row in self._session.run(apply_sql("span_relations"), span.low, span.high)}
 
-    def truncates_of(self, span: Span) -> Sequence[int]:
-        """Relations the span truncates (then it holds nothing else)."""
+    def truncates_of(self, span: Span) -> Mapping[int, int]:
+        """Relations the span truncates (then it holds nothing else), and when."""
         if not self._barriers:
-            return []
-        return [row[0] for row in self._session.run(apply_sql("span_truncates"), span.low, span.high)]
+            return {}
+        return {row[0]: row[1] for row in self._session.run(apply_sql("span_truncates"), span.low, span.high)}
 
     def inserts_of(self, span: Span) -> Mapping[int, int]:
         """Relations the batch does nothing but insert into, with their rows; none for a part of the batch."""
@@ -207,6 +236,10 @@ class Stage:
             )
             for number in numbers
         )
+
+    def hold_later(self, table: str, span: Span) -> int:
+        """Set aside what comes behind a span for rows of a table that have parked changes by then; how many."""
+        return self.hold_behind(table, "", span.high) if span.high < self._extent[1] else 0
 
     def _next_truncate(self, numbers: list[int], order: int) -> int:
         """Where a TRUNCATE to come drops what is parked: behind it nothing has to wait."""

@@ -1,6 +1,7 @@
 """The PostgreSQL target: applies batches set-based, in one transaction each, with the link's position.
 
-Meets ports.Target. Session holds the connection and lease, Stage the batch, Apply the steps, ParkedChanges what waits.
+Meets ports.Target. Session holds the connection and lease, Stage the batch, Apply (at a site: Follow) the steps,
+ParkedChanges what waits, Settling what a person decides.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from replicator.engines.postgres.apply import Apply
+from replicator.engines.postgres.capture import channel, lock_number
 from replicator.engines.postgres.connection import translated
-from replicator.engines.postgres.parked import ParkedChanges, Staged
+from replicator.engines.postgres.decisions import Decisions, conflicts_sql, route_to
+from replicator.engines.postgres.follow import Follow
+from replicator.engines.postgres.own import OwnChanges
+from replicator.engines.postgres.parked import ParkedChanges, Staged, netted
 from replicator.engines.postgres.session import Session, target_sql
+from replicator.engines.postgres.settle import Settling
 from replicator.engines.postgres.stage import Stage
-from replicator.errors import BatchError, RejectedError, SetupError, StaleError
+from replicator.errors import BatchError, RejectedError, StaleError
 from replicator.model import (
     Conflict,
     Decision,
@@ -23,6 +29,7 @@ from replicator.model import (
     Position,
     RecordedConflict,
     Relation,
+    RowEvent,
     Span,
     TablePlan,
 )
@@ -35,20 +42,29 @@ class PostgresTarget:
     Args:
         url: libpq URL of the target.
         link: the link this instance applies for.
-        plans: the site's table plans, parents before children.
+        plans: the site's table plans for this direction, parents before children.
+        answers: at the centre, whether the site has a link from the centre too: then it is told what became of its changes.
     """
 
     checks_whole = True
 
-    def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan]) -> None:
+    def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan], *, answers: bool = False) -> None:
         self._session = Session(url, link, plans)
+        self._answers = answers and link.direction.rises
+        self._parked = ParkedChanges(self._session)
+        self._settling = Settling(self._session, self._parked, answers=self._answers)
         self._begin()
 
     def _begin(self) -> None:
-        self._parked = ParkedChanges(self._session)
         self._stage = Stage(self._session, self._parked)
-        self._apply = Apply(self._session, self._stage, self._parked)
-        self._retried: Staged | None = None
+        self._retried: Sequence[Staged] = ()
+        self._own = OwnChanges(self._session)
+        self._decisions = Decisions(self._session, answers=self._answers)
+        self._apply = (
+            Apply(self._session, self._stage, self._decisions)
+            if self._session.link.direction.rises
+            else Follow(self._session, self._stage, self._own)
+        )
 
     @property
     def _place(self) -> str:
@@ -109,6 +125,10 @@ class PostgresTarget:
         """See ports.Target."""
         with translated(self._place):
             self._stage.fill(batch)
+            if not self._session.link.direction.rises:
+                self._own.read_marker(batch.marker)
+                self._own.drop_superseded(self._session.lanes_of(self._parked.tables()))
+            self._stage.hold_behind_parked()
 
     def spans(self) -> Sequence[Span]:
         """See ports.Target."""
@@ -144,7 +164,7 @@ class PostgresTarget:
     def park(self, span: Span, error: RejectedError) -> None:
         """See ports.Target."""
         with translated(self._place):
-            if self._retried is not None:
+            if self._retried:
                 self._parked.put_back(self._retried, error)
                 self._apply.parked += 1
                 return
@@ -171,7 +191,20 @@ class PostgresTarget:
                     hint="run one replicator per link",
                 )
             self._session.run(target_sql("record_clock"), outcome.newest_changed_at, prepare=True)
+            if self._answers:
+                self._mark(outcome)
+            elif not self._session.link.direction.rises:
+                self._own.record_marker()
         return outcome
+
+    def _mark(self, outcome: Outcome) -> None:
+        """Tell the site, in the place where its changes were processed, that they were."""
+        topology = self._session.link.topology
+        written = outcome.changes + self._decisions.corrected + 1
+        self._session.run(
+            conflicts_sql("add_marker"), outcome.upto, route_to(self._session), written, lock_number(topology),
+            channel(topology), prepare=True,
+        )  # fmt: skip
 
     # --- parked changes ---
 
@@ -185,31 +218,64 @@ class PostgresTarget:
     ) -> Sequence[RecordedConflict]:
         """See ports.Target."""
         with translated(self._place):
-            return self._parked.list_conflicts(ids, table, limit)
+            return self._settling.list_conflicts(ids, table, limit)
 
-    def stage_parked(self, parked_id: int) -> None:
+    def list_queues(self, limit: int) -> Sequence[Sequence[int]]:
         """See ports.Target."""
         with translated(self._place):
-            taken = self._parked.take(parked_id)
-            plan = self._session.plan_of(taken.table)
-            if plan is None:
-                raise SetupError(
-                    f"parked change {parked_id} belongs to {taken.table}, which the topology does not name",
-                    hint="name the table in the YAML again, or drop the change: replicator parked skip",
-                )
-            self._retried = taken
-            relation = Relation(self._session.number_of(plan, taken.columns), plan.source.name, taken.columns, plan.key)
-            self._stage.fill_parked(relation, taken)
+            self._session.read_link()
+            return self._parked.list_queues(limit)
+
+    def stage_parked(self, parked_ids: Sequence[int]) -> None:
+        """See ports.Target."""
+        with translated(self._place):
+            taken = self._parked.take_queue(parked_ids)
+            plan = self._settling.plan_of(taken[0].table)
+            self._retried, columns = taken, taken[0].columns
+            self._apply.retried = taken[0].parked_id
+            relation = Relation(self._session.number_of(plan, columns), plan.source.name, columns, plan.key)
+            if self._session.link.direction.rises:
+                self._session.announce("")
+            else:
+                self._own.read_marker(None)
+            states = plan.ledgered or not self._session.link.direction.rises
+            self._stage.fill_parked(relation, netted(taken, states=states))
 
     def skip_parked(self, parked_id: int) -> None:
         """See ports.Target."""
         with translated(self._place), self._session.connection.transaction():
-            self._parked.skip(parked_id)
+            self._settling.correct_dropped(self._parked.skip(parked_id))
 
     def edit_parked(self, parked_id: int, values: Mapping[str, str | None]) -> None:
         """See ports.Target."""
         with translated(self._place), self._session.connection.transaction():
             self._parked.edit(parked_id, values)
+
+    def find_blocking(self, parked_id: int) -> Mapping[str, str | None] | None:
+        """See ports.Target."""
+        with translated(self._place):
+            self._session.read_link()
+            return self._settling.find_blocking(parked_id)
+
+    # --- single rows and conflicts ---
+
+    def read_row(self, table: str, key: str) -> Mapping[str, object] | None:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._settling.read_row(table, key)
+
+    def settle_conflict(
+        self, conflict_id: int, result: Mapping[str, str | None] | None, resolution: str, *, expected: bool = False
+    ) -> bool:
+        """See ports.Target."""
+        with self.transaction(), translated(self._place):
+            self._session.announce("")
+            return self._settling.settle(self._apply, conflict_id, result, resolution, expected=expected)
+
+    def read_history(self, table: str, key: Sequence[str]) -> Sequence[RowEvent]:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._settling.read_history(table, key)
 
     def close(self) -> None:
         """See ports.Target."""

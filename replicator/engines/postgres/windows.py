@@ -53,11 +53,14 @@ class Relations:
 
 
 class PostgresBatch:
-    """One window's rows, streamed from the source while its transaction is open. Meets ports.Batch."""
+    """One window's rows, streamed from the source while its transaction is open. Meets ports.Batch.
+
+    ``statement``: the COPY to run, empty when there are no rows.
+    """
 
     def __init__(
         self, connection: PostgresConnection, place: str, statement: str, after: Position | None, upto: Position,
-        relations: Mapping[int, Relation], *, more: bool,
+        relations: Mapping[int, Relation], *, more: bool, marker: Position | None = None,
     ) -> None:  # fmt: skip
         self._connection = connection
         self._place = place
@@ -66,10 +69,12 @@ class PostgresBatch:
         self.relations = relations
         self._upto = upto
         self._more = more
+        self.marker = marker
 
     def blocks(self) -> Iterator[OutboxBlock | RowBlock]:
-        """One block: the window as the server's COPY text. Call once."""
-        yield OutboxBlock(self._chunks())
+        """One block: the window as the server's COPY text; none when there is nothing but a marker. Call once."""
+        if self._statement:
+            yield OutboxBlock(self._chunks())
 
     def _chunks(self) -> Iterator[bytes]:
         with (
@@ -90,13 +95,17 @@ class PostgresBatch:
         """Whether the window was cut."""
         return self._more
 
+    def expect_more(self) -> None:
+        """More is known to follow, though the window was not cut."""
+        self._more = True
+
 
 def open_window(connection: PostgresConnection, after: Position, limit: int, relations: Relations) -> Window:
     """The next window behind ``after``, of about ``limit`` rows when there are that many."""
     (row,) = rows(connection, "source", "open_window", after, limit, relations.numbers)
     now, past, newest, upto, low, high, filled, changed = row
     return Window(
-        Position(str(now)), Position(str(upto)), bool(past), int(str(newest)), _numbers(low), _numbers(high),
+        Position(str(now)), Position(str(upto)), bool(past), int(str(newest)), numbers_of(low), numbers_of(high),
         bool(filled), bool(changed),
     )  # fmt: skip
 
@@ -104,7 +113,7 @@ def open_window(connection: PostgresConnection, after: Position, limit: int, rel
 def read_ranges(connection: PostgresConnection, after: Position, upto: Position) -> tuple[list[int], list[int]]:
     """The ranges between two snapshots."""
     found = rows(connection, "source", "window_ranges", after, upto)
-    return _numbers([low for low, _ in found]), _numbers([high for _, high in found])
+    return numbers_of([low for low, _ in found]), numbers_of([high for _, high in found])
 
 
 def read_relations(connection: PostgresConnection, topology: str, plans: Sequence[TablePlan], newest: int) -> Relations:
@@ -168,5 +177,6 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
-def _numbers(value: object) -> list[int]:
+def numbers_of(value: object) -> list[int]:
+    """The numbers of an array."""
     return [int(str(item)) for item in value] if isinstance(value, list) else []

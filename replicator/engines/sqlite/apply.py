@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 
+from replicator.engines.sqlite.decisions import Decisions
 from replicator.engines.sqlite.lane import Lane
 from replicator.engines.sqlite.parked import ParkedChanges
 from replicator.engines.sqlite.session import Session, apply_sql
 from replicator.engines.sqlite.stage import Stage
-from replicator.engines.sqlite.values import shown
 from replicator.errors import RejectedError
-from replicator.model import Conflict, ConflictKind, Decision, Op, Span, TruncatePolicy, Verdict
+from replicator.model import Conflict, Decision, Span, TruncatePolicy
 
-_CONFLICTS = json.dumps([str(kind) for kind in ConflictKind])
 _CLEAN = ("delete", "update", "insert")
 _WON = ("won_delete", "won_update", "won_insert")
 _CLEAN_DONE = json.dumps(["there", *_CLEAN, "vacated"])
 _DECIDED_DONE = json.dumps([*_WON, "won_vacated", "kept"])
 _WRITTEN = json.dumps(["update", "insert", "vacated", "won_update", "won_insert", "won_vacated"])
 _REMOVED = json.dumps(["delete", "won_delete"])
-_PAGE = 200
+_CLEAN_WROTE = json.dumps([*_CLEAN, "vacated"])
+_DECIDED_WROTE = json.dumps([*_WON, "won_vacated"])
 
 
 class Apply:
@@ -32,10 +32,12 @@ class Apply:
         session: the connection.
         stage: what is to be applied.
         parked: where refused changes go.
+        answers: whether the site gets this database's rows too.
     """
 
-    def __init__(self, session: Session, stage: Stage, parked: ParkedChanges) -> None:
+    def __init__(self, session: Session, stage: Stage, parked: ParkedChanges, *, answers: bool = False) -> None:
         self._session, self._stage, self._parked = session, stage, parked
+        self.decisions = Decisions(session, stage, parked, answers=answers)
         self._lanes: list[Lane] = []
         self._truncated: list[Lane] = []
         self.net = self.conflicts = self.parked = 0
@@ -67,6 +69,9 @@ class Apply:
             run(lane.load_net, *parameters, *([self._session.link_id, lane.place] if lane.ledgered else []))
         self._apply_verdicts(_CLEAN, "vacated")
         self._write_ledger(_CLEAN_DONE)
+        self._write_versions(_CLEAN_WROTE)
+        for lane in self._lanes:
+            self.decisions.correct(lane, there=True)
 
     def _truncate(self, span: Span) -> None:
         self._truncated = []
@@ -116,53 +121,48 @@ class Apply:
             run(apply_sql("drop_vacated"))
         return int(net)
 
+    def _write_versions(self, verdicts: str) -> None:
+        """Who wrote the rows last that this span wrote."""
+        for lane in self._lanes:
+            if lane.plan.versioned:
+                sql = self._session.central_lane(lane).write_versions
+                self._session.run(sql, lane.place, lane.relation.id, verdicts, self._session.link.origin)
+
     def _write_ledger(self, verdicts: str) -> None:
+        """What the site made of its rows itself. What a merge replaced is there already."""
         for lane in self._lanes:
             if lane.ledgered:
                 self._session.run(lane.write_ledger, self._session.link_id, lane.place, lane.relation.id, verdicts)
 
+    def overwrite(self, lane: Lane, span: Span) -> None:
+        """Write, or remove, one staged row whatever stands there now."""
+        self._lanes, self._truncated = [lane], []
+        parameters: list[object] = [lane.relation.id, span.low, span.high]
+        self._session.run(apply_sql("empty_net"))
+        self._session.run(lane.load_net, *parameters, *([self._session.link_id, lane.place] if lane.ledgered else []))
+        self._session.run(apply_sql("win"), span.low)
+        self._apply_verdicts(_WON, "won_vacated")
+        self.check_constraints()
+
     # --- conflicts ------------------------------------------------------------------------------------------------
 
     def find_conflicts(self) -> Iterator[Conflict]:
-        """What is neither applied nor already there, in pages, so that rows may be decided while they are listed."""
-        found = {int(n) for (n,) in self._session.run(apply_sql("relations_in_conflict"), _CONFLICTS)}
-        for lane in self._lanes if found else ():
-            if lane.relation.id not in found:
-                continue
-            last = -1
-            while page := self._session.run(lane.find_conflicts, lane.relation.id, last, _CONFLICTS, _PAGE).fetchall():
-                for row in page:
-                    last = int(row[0])
-                    yield _conflict(lane, row)
+        """What is neither applied nor already there; see Decisions."""
+        return self.decisions.find(self._lanes)
 
     def decided(self, decisions: Iterable[Decision]) -> None:
-        """Record each decision, then apply those the source won."""
-        handle: Mapping[Verdict, Callable[[Decision], object]] = {
-            Verdict.APPLY: lambda d: self._session.run(apply_sql("win"), d.conflict.ord),
-            Verdict.KEEP: lambda d: self._session.run(apply_sql("decide"), "kept", d.conflict.ord),
-            Verdict.PARK: self._park_decided,
-        }
-        count = 0
+        """Record each decision, then apply what is to stand and answer what does not stand as the site sent it."""
+        decided = False
         for decision in decisions:
-            self._parked.record_decision(decision)
-            handle[decision.verdict](decision)
-            count += 1
-        if count:
-            self.conflicts += count
+            self.parked += self.decisions.carry_out(decision)
+            self.conflicts += decision.on_record
+            decided = True
+        if decided:
             self._apply_verdicts(_WON, "won_vacated")
             self._write_ledger(_DECIDED_DONE)
-
-    def _park_decided(self, decision: Decision) -> None:
-        conflict = decision.conflict
-        lane = self._stage.lane(conflict.relation)
-        row = self._session.run(lane.net_change, conflict.ord).fetchone()
-        _, key, changed_at, existed, present, *values = row
-        width = len(lane.columns)
-        before = values[:width] if existed and not lane.ledgered else None
-        after = values[width:] if present or lane.ledgered else None
-        self._parked.add(lane, _op(lane, existed, present), key, changed_at, before, after, decision.reason, "CONFLICT")
-        self._session.run(apply_sql("decide"), "parked", conflict.ord)
-        self.parked += 1 + self._parked.hold_behind(lane, key, conflict.ord)
+            self._write_versions(_DECIDED_WROTE)
+            for lane in self._lanes:
+                self.decisions.correct(lane)
 
     # --- constraints ----------------------------------------------------------------------------------------------
 
@@ -188,35 +188,6 @@ class Apply:
                 f"{self._session.place}: FOREIGN KEY constraint failed: {child} {how} {parent}, key {found[0]}",
                 sqlstate="SQLITE_CONSTRAINT_FOREIGNKEY",
             )
-
-
-def _conflict(lane: Lane, row: Sequence[object]) -> Conflict:
-    order, key, verdict, changed_at, existed, present, found, *values = row
-    width = len(lane.columns)
-    before, after, current = values[:width], values[width : 2 * width], values[2 * width :]
-    return Conflict(
-        ord=int(str(order)),
-        relation=lane.relation.id,
-        table=lane.place,
-        key=str(key),
-        kind=ConflictKind(str(verdict)),
-        before=_image(lane, before) if existed and not lane.ledgered else None,
-        after=_image(lane, after) if present else None,
-        current=_image(lane, current) if found else None,
-        changed_at=int(str(changed_at)),
-        policy=lane.plan.policy,
-    )
-
-
-def _image(lane: Lane, values: Sequence[object]) -> Mapping[str, object]:
-    constants: dict[str, object] = dict(lane.plan.constants)
-    return constants | {name: shown(value) for name, value in zip(lane.targets, values, strict=True)}
-
-
-def _op(lane: Lane, existed: object, present: object) -> Op:
-    if lane.ledgered:
-        return Op.STATE if present else Op.GONE
-    return Op.DELETE if not present else Op.UPDATE if existed else Op.INSERT
 
 
 def _parents_first(lanes: Sequence[Lane]) -> list[Lane]:

@@ -174,14 +174,28 @@ def _decode(text: bytes) -> str | Undecodable:
 
 def _render(table: AuditTable, name: str, **fragments: str) -> str:
     constants = [f"t.{quote(column)} = {literal(value)}" for column, value in table.constants]
-    filters = [*constants, *([f"({table.where})"] if table.where else [])]
+    filters = [*constants, _filter(table)]
     defaults = {
         "columns": ", ".join(f"t.{quote(column)}" for column in table.columns),
         "behind": "true",
         "upto": "true",
-        "filter": " and ".join(filters) or "true",
+        "filter": " and ".join(filters),
     }
     return render(statement(_FILE, name), identifiers={"table": table.name.name}, fragments={**defaults, **fragments})
+
+
+def _filter(table: AuditTable) -> str:
+    """Whether the row ``t`` is one to be audited."""
+    condition = f"({table.where})" if table.where else "true"
+    for number in range(len(table.path), 0, -1):
+        step = table.path[number - 1]
+        child, parent = f"p{number - 1}" if number > 1 else "t", f"p{number}"
+        pairs = zip(step.columns, step.parent_columns, strict=True)
+        same = " and ".join(f"{parent}.{quote(theirs)} = {child}.{quote(ours)}" for ours, theirs in pairs)
+        _, _, exists = statement(_FILE, "follows").partition("select ")
+        fragments = {"alias": parent, "same": same, "condition": condition}
+        condition = render(exists.strip(), identifiers={"table": step.parent.name}, fragments=fragments)
+    return condition
 
 
 def _forms(table: AuditTable) -> list[Form]:

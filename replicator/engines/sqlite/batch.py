@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from replicator.engines.sqlite.base import BaseReader
 from replicator.engines.sqlite.connection import transaction, translated
 from replicator.engines.sqlite.reading import Row, TableReader, TooLargeError, blocks_of
 from replicator.errors import RetryableError
@@ -26,12 +27,14 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 class Place:
     """Where a batch begins: the nonce its positions carry, the outbox row behind which it starts.
 
-    ``read_all``: every row of every table comes first, because earlier outbox rows are gone.
+    ``read_all``: every row of every table comes first, because earlier outbox rows are gone. ``acknowledged``: the outbox
+    row up to which the file knows that the centre has its changes.
     """
 
     nonce: str
     seq: int
     read_all: bool = False
+    acknowledged: int = 0
 
 
 class KeyBatch:
@@ -44,6 +47,7 @@ class KeyBatch:
         place: the file, for error messages.
         look: gives the readers by relation number, inside a read transaction.
         limit: at most this many outbox rows per chunk.
+        bases: gives the readers of bases by relation number, for the tables that the centre writes too.
     """
 
     def __init__(
@@ -54,8 +58,10 @@ class KeyBatch:
         place: str,
         look: Callable[[], Mapping[int, TableReader]],
         limit: int,
+        bases: Callable[[], Mapping[int, BaseReader]],
     ) -> None:
         self.after = after
+        self._bases = bases
         self.relations: Mapping[int, Relation] = {}
         self._start, self._connection, self._where, self._look = start, connection, place, look
         self._seq = start.seq
@@ -90,6 +96,11 @@ class KeyBatch:
         """Never: a batch goes on until it has caught up."""
         return False
 
+    @property
+    def marker(self) -> Position | None:
+        """None: only the centre says how far it has processed changes."""
+        return None
+
     def _read_chunk(self) -> tuple[list[RowBlock], tuple[int, int] | None, bool]:
         """The next chunk; then the relation to read all of, if the chunk ends with such an order; whether caught up."""
         while True:
@@ -114,7 +125,7 @@ class KeyBatch:
             if number in readers:
                 budget = _CHUNK_BYTES - size if self._chunk > 1 else 1 << 62
                 block, more = readers[number].changed_rows(self._connection, low, high, self._shift, budget)
-                blocks.append(block)
+                blocks.append(self._with_bases(block))
                 size += more
         if size < _CHUNK_BYTES // 4:
             self._chunk = min(self._chunk * 2, self._largest)
@@ -142,6 +153,7 @@ class KeyBatch:
                 except TooLargeError:
                     count = max(count // 4, 1)
                     continue
+                block = self._with_bases(block)
             self._shift += len(block.rows) + len(block.odd)
             if size < _CHUNK_BYTES // 4:
                 count = min(count * 2, self._largest)
@@ -149,6 +161,12 @@ class KeyBatch:
             if end is None:
                 return
             behind = end
+
+    def _with_bases(self, block: RowBlock) -> RowBlock:
+        bases = self._bases().get(block.relation)
+        if bases is None:
+            return block
+        return bases.add_to(block, self._connection, self._start.acknowledged, self._start.seq)
 
     def _reading(self) -> AbstractContextManager[None]:
         return transaction(self._connection, statement(_TRANSACTIONS, "begin_read"))

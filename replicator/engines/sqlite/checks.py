@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from replicator.engines.sqlite.connection import OLDEST_ENGINE, translate
-from replicator.model import Catalogue, Finding, ForeignKeyShape, TablePlan, TableShape
+from replicator.model import Catalogue, Direction, Finding, ForeignKeyShape, TablePlan, TableShape
 from replicator.sqlfiles import statement
 
 _CATALOGUE = "sql/sqlite/catalogue.sql"
@@ -99,7 +100,7 @@ def check_table(place: str, plan: TablePlan, trigger_bodies: Sequence[str]) -> I
         fix = "add a primary key, or name a unique, not null column as its key in the YAML"
         yield Finding(place, subject, False, "has no key to tell its rows apart", fix)
         return
-    troubles = [*_key_traps(plan), *_capture_traps(plan, trigger_bodies)]
+    troubles = [*_key_traps(plan), *_capture_traps(plan, trigger_bodies), *_follow_traps(plan, trigger_bodies)]
     for message, fix in troubles:
         yield Finding(place, subject, False, message, fix, warning=True)
     if plan.where is not None and not plan.where.sqlite:
@@ -129,6 +130,16 @@ def _capture_traps(plan: TablePlan, trigger_bodies: Sequence[str]) -> Iterator[t
         yield (
             "its own trigger uses RAISE(FAIL): a row kept by OR FAIL escapes capture when that trigger is newer",
             "run `replicator install` after creating triggers, so that ours are the newest",
+        )
+
+
+def _follow_traps(plan: TablePlan, trigger_bodies: Sequence[str]) -> Iterator[tuple[str, str]]:
+    own = re.compile(rf"\bupdate\s+(or\s+\w+\s+)?[\"`\[]?{re.escape(plan.source.name.name)}\b", re.IGNORECASE)
+    if plan.direction is Direction.BOTH and any(own.search(body) for body in trigger_bodies):
+        yield (
+            "its own trigger changes its rows, also those that come from the centre: where it gives another value each time, "
+            "sites send such a row to and fro without end",
+            "let the trigger change a row only if it is not right already (WHEN), or exclude the columns it sets",
         )
 
 

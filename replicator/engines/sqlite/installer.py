@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from replicator.engines.sqlite import planned
-from replicator.engines.sqlite.capture import Capture, capture_of
+from replicator.engines.sqlite.capture import capture_of
+from replicator.engines.sqlite.captured import State, Trigger, is_ours, plan_capture, plan_central
 from replicator.engines.sqlite.catalogue import read_catalogue
 from replicator.engines.sqlite.checks import check_file, check_foreign_keys, check_table
 from replicator.engines.sqlite.connection import connect, spare_the_disk, translated
@@ -19,6 +20,7 @@ from replicator.engines.sqlite.names import our_tables, trigger_prefix
 from replicator.errors import SetupError
 from replicator.model import (
     Catalogue,
+    CentralTable,
     DatabasePlan,
     Direction,
     Finding,
@@ -26,43 +28,18 @@ from replicator.model import (
     LinkRecord,
     PlannedStatement,
     Position,
+    TableName,
     TablePlan,
+    TableShape,
 )
-from replicator.sqlfiles import statement
+from replicator.sqlfiles import render, statement
 
 _SQL = "sql/sqlite/install.sql"
 _CATALOGUE = "sql/sqlite/catalogue.sql"
 _FIRST_KEY_PLACES = 4
 """Key places the first migration gives the outbox: k0 to k3."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """A trigger as the file has it; ``place`` grows with the order of creation."""
-
-    name: str
-    table: str
-    body: str
-    place: int
-
-    def same_text(self, wanted: str) -> bool:
-        """Whether it was made from this CREATE TRIGGER statement (SQLite keeps the text from the name on)."""
-        return _from_name(self.body, self.name) == _from_name(wanted, self.name)
-
-
-@dataclass(frozen=True)
-class _State:
-    """What is in the file now."""
-
-    tables: frozenset[str]
-    triggers: dict[str, Trigger]
-    migrations: dict[int, str]
-    relations: dict[str, list[tuple[int, str]]]
-    columns: dict[int, frozenset[str]]
-    """Recorded columns by relation number."""
-    next_relation: int
-    key_places: int
-    named: bool
+_BOTH_WAYS = 2
+"""The migration that lets a centre capture."""
 
 
 class SqliteInstaller:
@@ -102,6 +79,14 @@ class SqliteInstaller:
         if not self._may_be_absent and not self._path.exists():
             raise SetupError(f"{self._place}: no such file", hint="correct the url of this database in the YAML")
 
+    def read_rows(self, table: TableName) -> Sequence[Mapping[str, object]]:
+        """See ports.Installable."""
+        sql = render(statement(_CATALOGUE, "all_rows"), identifiers={"table": table.name})
+        with translated(self._place):
+            found = self._connection.execute(sql)
+            columns = [str(column[0]) for column in found.description]
+            return [dict(zip(columns, row, strict=True)) for row in found]
+
     def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:
         """Everything that keeps this file from being a source (or target), each with the fix."""
         findings = list(check_file(self._path, self._connection, as_source=as_source))
@@ -112,7 +97,7 @@ class SqliteInstaller:
             captured_by = sorted(self._topologies())
             catalogue = read_catalogue(self._connection)
         for plan in plans:
-            bodies = [t.body for t in triggers.values() if t.table == plan.source.name.name and not _is_ours(t.name)]
+            bodies = [t.body for t in triggers.values() if t.table == plan.source.name.name and not is_ours(t.name)]
             findings += check_table(self._place, plan, bodies)
             findings += check_foreign_keys(self._place, plan, catalogue)
         capturable = [plan for plan in plans if plan.key and plan.source.kind != "virtual"]
@@ -134,19 +119,40 @@ class SqliteInstaller:
         steps = list(self._plan_ours(state))
         widest = max((len(plan.key) for plan in plans), default=0)
         steps += [planned.widen_outbox(place) for place in range(state.key_places, widest)]
+        if any(plan.direction.falls for plan in plans) and not self._has_marker(topology, state):
+            steps.append(planned.first_marker(topology))
         steps += self._plan_captures(topology, plans, state)
         wanted = {plan.source.name.name for plan in plans}
         leftovers = [f"triggers on {table}" for table in state.relations if table not in wanted]
         return planned.database_plan(self._place, steps, leftovers)
 
-    def plan_centre(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
-        """Our tables, and the target tables that are not there yet, parents first."""
+    def plan_centre(
+        self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable] = ()
+    ) -> DatabasePlan:
+        """Our tables, the target tables that are not there yet, parents first, and the capture of the centre's tables."""
         with translated(self._place):
             state = self._read_state(topology)
-        existing = {name.lower() for name in state.tables}
-        missing = {p.target: p.target_shape for p in plans if p.target.name.lower() not in existing}
-        steps = [*self._plan_ours(state), *planned.create_tables(missing.values())]
-        return planned.database_plan(self._place, steps)
+            existing = {name.lower() for name in state.tables}
+            missing = {p.target: p.target_shape for p in plans if p.target.name.lower() not in existing}
+            created = tuple(planned.create_tables(missing.values()))
+            shapes = self._shapes_after(created)
+        steps = [*self._plan_ours(state), *created]
+        tables = [replace(each, table=shapes.get(each.table.name.name.lower(), each.table)) for each in captured]
+        widest = max((len(each.key) for each in tables), default=0)
+        steps += [planned.widen_outbox(place) for place in range(state.key_places, widest)]
+        steps += plan_central(topology, tables, state)
+        wanted = {each.table.name.name for each in tables}
+        leftovers = [f"triggers on {table}" for table in state.relations if table not in wanted] if captured else []
+        return planned.database_plan(self._place, steps, leftovers)
+
+    def _shapes_after(self, created: Sequence[PlannedStatement]) -> dict[str, TableShape]:
+        """All tables by lower-case name, as they will be once the missing ones are made."""
+        found = dict(read_catalogue(self._connection).tables)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
+            for step in created:
+                blank.execute(step.sql)
+            found |= read_catalogue(blank).tables
+        return {name.name.lower(): shape for name, shape in found.items()}
 
     def install(self, plan: DatabasePlan) -> None:
         """Run a plan. Each object is one short transaction; what stands already is left in place when one fails."""
@@ -205,7 +211,7 @@ class SqliteInstaller:
 
     # --- planning -------------------------------------------------------------------------------------------------
 
-    def _plan_ours(self, state: _State) -> Iterator[PlannedStatement]:
+    def _plan_ours(self, state: State) -> Iterator[PlannedStatement]:
         for number, name, checksum in planned.migrations():
             recorded = state.migrations.get(number)
             if recorded is None:
@@ -218,7 +224,7 @@ class SqliteInstaller:
         if not state.named:
             yield planned.create_identity()
 
-    def _plan_captures(self, topology: str, plans: Sequence[TablePlan], state: _State) -> Iterator[PlannedStatement]:
+    def _plan_captures(self, topology: str, plans: Sequence[TablePlan], state: State) -> Iterator[PlannedStatement]:
         next_relation = state.next_relation
         by_table: dict[str, list[Trigger]] = {}
         for trigger in state.triggers.values():
@@ -234,9 +240,10 @@ class SqliteInstaller:
             retired = [number for number, _ in known if number != relation]
             wider = bool(same) and not {column.source for column in plan.columns} <= state.columns[relation]
             found = by_table.get(table.lower(), ())
-            yield from _plan_capture(capture, plan, found, new=not same, wider=wider, retired=retired)
+            columns = [column.source for column in plan.columns]
+            yield from plan_capture(capture, columns, found, new=not same, wider=wider, retired=retired)
 
-    def _read_state(self, topology: str) -> _State:
+    def _read_state(self, topology: str) -> State:
         tables = self._table_names()
         ours = "replicator_migration" in tables
         relations: dict[str, list[tuple[int, str]]] = {}
@@ -244,18 +251,25 @@ class SqliteInstaller:
         for number, table, fingerprint, listed in self._rows("list_relations", topology) if ours else ():
             relations.setdefault(str(table), []).append((int(str(number)), str(fingerprint)))
             recorded[int(str(number))] = frozenset(json.loads(str(listed)))
+        migrations = {int(str(n)): str(c) for n, c in self._rows("list_migrations")} if ours else {}
+        versioned = self._rows("list_versioned") if _BOTH_WAYS in migrations else []
         columns = self._connection.execute(statement(_CATALOGUE, "list_columns"), ("replicator_outbox",)).fetchall()
         places = sum(1 for column in columns if str(column[0]).startswith("k"))
-        return _State(
+        return State(
             tables=tables,
             triggers=self._triggers(),
-            migrations={int(str(n)): str(c) for n, c in self._rows("list_migrations")} if ours else {},
+            migrations=migrations,
             relations=relations,
             columns=recorded,
+            versioned=frozenset(int(str(number)) for (number,) in versioned),
             next_relation=int(str(self._rows("next_relation")[0][0])) if ours else 1,
             key_places=places or _FIRST_KEY_PLACES,
             named=bool(ours and self._rows("identity")),
         )
+
+    def _has_marker(self, topology: str, state: State) -> bool:
+        with translated(self._place):
+            return bool(state.migrations and self._rows("has_marker", topology))
 
     def _rows(self, name: str, *parameters: str) -> list[tuple[object, ...]]:
         return self._connection.execute(statement(_SQL, name), parameters).fetchall()
@@ -283,36 +297,9 @@ class SqliteInstaller:
                     connection.rollback()
 
 
-def _plan_capture(
-    capture: Capture, plan: TablePlan, triggers: Sequence[Trigger], *, new: bool, wider: bool, retired: Sequence[int]
-) -> Iterator[PlannedStatement]:
-    """The transaction that makes one table's capture right, unless it is; ``triggers`` are all on that table."""
-    wanted = capture.triggers()
-    prefix = trigger_prefix(capture.topology)
-    mine = {trigger.name: trigger for trigger in triggers if trigger.name.startswith(prefix)}
-    oldest = min((trigger.place for trigger in mine.values()), default=0)
-    newer = [trigger for trigger in triggers if not _is_ours(trigger.name) and trigger.place > oldest]
-    in_place = mine.keys() == wanted.keys() and all(mine[name].same_text(body) for name, body in wanted.items())
-    if in_place and not newer and not new and not wider:
-        return
-    always = [name for name in wanted if name.endswith(("_ai", "_au", "_ak", "_ad"))]
-    read_all = new or wider or any(name not in mine for name in always)
-    yield planned.capture_table(
-        capture, plan, new=new, wider=wider, retired=retired, stale=sorted(mine), read_all=read_all
-    )
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith("replicator_")
-
-
-def _from_name(body: str, name: str) -> str:
-    return body[body.find(name) :] if name in body else body
-
-
 def _link_record(topology: str, row: tuple[object, ...]) -> LinkRecord:
     site, direction, position, identity, *numbers = row
-    recorded_at, changes, conflicts, parked, skew_us, newest = (int(str(number)) for number in numbers)
+    recorded_at, changes, conflicts, parked, skew_us, newest, undecided = (int(str(number)) for number in numbers)
     return LinkRecord(
         link=LinkName(topology, str(site), Direction(str(direction))),
         position=None if position is None else Position(str(position)),
@@ -323,4 +310,5 @@ def _link_record(topology: str, row: tuple[object, ...]) -> LinkRecord:
         parked=parked,
         skew_us=skew_us,
         newest_changed_at=newest,
+        undecided=undecided,
     )

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from replicator.engines.sqlite.affinity import Affinity, affinity_of
-from replicator.engines.sqlite.values import Converter, checksum_call, converter, key_maker
-from replicator.model import Engine, ForeignKeyShape, Relation, TableName, TablePlan, TableShape
+from replicator.engines.sqlite.values import Converter, checksum_call, converter, image_call, key_maker
+from replicator.model import Engine, ForeignKeyShape, PolicyName, Relation, TableName, TablePlan, TableShape
 from replicator.sqlfiles import literal, quote, quoted, render, statement
 
 _SQL = "sql/sqlite/apply.sql"
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
+
+
+def rowid_of(shape: TableShape) -> str:
+    """The name by which a table's rowid can be had; empty where it has none."""
+    taken = {column.name.lower() for column in shape.columns}
+    return next((name for name in _ROWID_NAMES if name not in taken), "") if shape.kind != "without_rowid" else ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Lane:
     def stage_state(self) -> str:
         """Parameters: ordinal, op, time, values, key text."""
         keys = [f"k{place}" for place in range(len(self.key_places))]
-        columns = ["ord", "relation", "op", "changed_at", *keys, *self._images("a", ""), quote("key")]
+        columns = ["ord", "relation", "op", "changed_at", *keys, *self.images("a", ""), quote("key")]
         values = ["?1 * 2", str(self.relation.id), "?2", "?3", *(f"?{place + 4}" for place in self.key_places)]
         values += [f"?{place + 4}" for place in range(len(self.targets) + 1)]
         return self._render("stage_state", {"columns": ", ".join(columns), "values": ", ".join(values)})
@@ -122,14 +128,14 @@ class Lane:
         """Parameters: ordinal, relation, op, time, key text, fault, raw images, key values, before values, after values."""
         columns = ["ord", "relation", "op", "changed_at", quote("key"), "fault", "raw_before", "raw_after"]
         columns += [f"k{place}" for place in range(len(self.key_places))]
-        columns += self._images("b", "") + self._images("a", "")
+        columns += self.images("b", "") + self.images("a", "")
         values = ", ".join("?" * len(columns))
         return self._render("stage_change", {"columns": ", ".join(columns), "values": values})
 
     @cached_property
     def staged_at(self) -> str:
         """Parameter: ordinal."""
-        values = ", ".join(self._images("b", "") + self._images("a", ""))
+        values = ", ".join(self.images("b", "") + self.images("a", ""))
         return self._render("staged_at", {"values": values})
 
     # --- net ------------------------------------------------------------------------------------------------------
@@ -139,8 +145,10 @@ class Lane:
         """Parameters: relation, first and last ordinal; ledgered also link and table."""
         keys = [f"k{place}" for place in range(len(self.key_places))]
         images = [("a", "l")] if self.ledgered else [("b", "f"), ("a", "l")]
-        places = keys + [name for image, _ in images for name in self._images(image, "")]
-        values = [f"l.{key}" for key in keys] + [name for image, of in images for name in self._images(image, f"{of}.")]
+        places = keys + [name for image, _ in images for name in self.images(image, "")]
+        values = [f"l.{key}" for key in keys] + [name for image, of in images for name in self.images(image, f"{of}.")]
+        if not self.ledgered:
+            values[len(keys) : len(keys) + len(self.columns)] = self._first_images
         fragments = {
             "places": ", ".join(places),
             "values": ", ".join(values),
@@ -148,16 +156,25 @@ class Lane:
             "place": self._rowid_of("t") or "null",
             "same_after": self._same("a", "l"),
             "same_key": self._same_key("t", "l"),
+            "counts": str(int(self.plan.policy.adds)),
         }
         if self.ledgered:
-            fragments["current_checksum"] = checksum_call([f"t.{quote(name)}" for name in self.targets])
+            now = [f"t.{quote(name)}" for name in self.targets]
+            fragments["current_checksum"] = checksum_call([now[place] for place in self.by_name])
             return self._render("load_states", fragments)
-        return self._render("load_images", fragments | {"same_before": self._same("b", "f")})
+        same = {"same_before": self._same("b", "f"), "same_first": self._same("a", "f")}
+        return self._render("load_images", fragments | same)
+
+    @property
+    def _first_images(self) -> list[str]:
+        """What a row was at first: before the first change; of one that came and went, behind it."""
+        came_and_went = "l.op = 'd' and f.op not in ('u', 'd')"
+        return [f"case when {came_and_went} then f.a{place} else f.b{place} end" for place in range(len(self.columns))]
 
     def _same(self, image: str, of: str) -> str:
         """Equal in every column, class included; PostgreSQL's 1 and 1.0 are two values here."""
         now = [f"(t.{quote(name)} collate binary)" for name in self.targets]
-        staged = self._images(image, f"{of}.")
+        staged = self.images(image, f"{of}.")
         classes = [[f"typeof({value})" for value in side] for side in (now, staged)]
         return f"({', '.join(now)}) is ({', '.join(staged)}) and ({', '.join(classes[0])}) is ({', '.join(classes[1])})"
 
@@ -198,7 +215,7 @@ class Lane:
     def inserts(self) -> str:
         """Constants first, then the values."""
         columns = [name for name, _ in self.plan.constants] + list(self.targets)
-        values = [literal(value) for _, value in self.plan.constants] + self._images("a", "n.")
+        values = [literal(value) for _, value in self.plan.constants] + self.images("a", "n.")
         key = ", ".join(f"n.k{place}" for place in range(len(self.key_places)))
         return self._render("apply_inserts", {"columns": quoted(columns), "values": ", ".join(values), "key": key})
 
@@ -235,18 +252,66 @@ class Lane:
     @cached_property
     def write_ledger(self) -> str:
         """Parameters: link, table, relation, verdicts."""
-        return self._render("write_ledger", {"checksum": checksum_call(self._images("a", "n."))})
+        values = [f"n.a{place}" for place in self.by_name]
+        image = image_call(values) if self.plan.policy.merges else "null"
+        return self._render("write_ledger", {"checksum": checksum_call(values), "image": image})
 
     @cached_property
-    def find_conflicts(self) -> str:
-        """Parameters: relation, last ordinal, verdicts, page size."""
-        values = self._images("b", "n.") + self._images("a", "n.") + [f"t.{quote(name)}" for name in self.targets]
-        return self._render("find_conflicts", {"values": ", ".join(values), "same_row": self._same_row})
+    def by_name(self) -> tuple[int, ...]:
+        """Image places in the order of the target columns' names: what checksums and kept images are made in.
+
+        It is the same on both links of a site, and for every version of the table with these columns.
+        """
+        return tuple(sorted(range(len(self.targets)), key=self.targets.__getitem__))
+
+    def find_conflicts(self, version_key: str) -> str:
+        """Parameters: relation, last ordinal, verdicts, page size, table."""
+        values = self.images("b", "n.") + self.images("a", "n.") + [f"t.{quote(name)}" for name in self.targets]
+        fragments = {"values": ", ".join(values), "same_row": self._same_row, "version_key": version_key}
+        return self._render("find_conflicts", fragments | {"answer": self._answer, "untouched": self._untouched})
+
+    @property
+    def _untouched(self) -> str:
+        if self.ledgered:
+            after = self.images("a", "n.")
+            return f"n.base_checksum = {checksum_call([after[place] for place in self.by_name])}"
+        pairs = zip(self.images("b", "n."), self.images("a", "n."), strict=True)
+        return " and ".join(f"{was} is {now} and typeof({was}) = typeof({now})" for was, now in pairs)
+
+    @cached_property
+    def _answer(self) -> str:
+        """What the table's SQL rule says, as an expression."""
+        policy = self.plan.policy
+        if policy.rule is None or not policy.rule.sqlite or PolicyName.RULE not in policy.names:
+            return "''"
+        count = len(self.targets)
+        kept = {place: f"replicator_value(n.base_image, {spot}, {count})" for spot, place in enumerate(self.by_name)}
+        constants = [f"{literal(value)} as {quote(name)}" for name, value in self.plan.constants]
+        rows: dict[str, list[str]] = {"site": constants[:], "centre": constants[:], "base": constants[:]}
+        for place, name in enumerate(self.targets):
+            base = kept[place] if self.ledgered else f"n.b{place}"
+            rows["site"].append(f"case when n.present then n.a{place} end as {quote(name)}")
+            rows["centre"].append(f"t.{quote(name)} as {quote(name)}")
+            rows["base"].append(f"case when n.existed then {base} end as {quote(name)}")
+        filled = {alias: ", ".join(columns) for alias, columns in rows.items()}
+        return self._render("rule_answer", filled | {"rule": policy.rule.sqlite})
+
+    @cached_property
+    def merge(self) -> str:
+        """Parameters: ordinal, after values."""
+        sets = ", ".join(f"a{place} = ?{place + 2}" for place in range(len(self.targets)))
+        return self._render("merge", {"sets": sets})
+
+    @cached_property
+    def current_row(self) -> str:
+        """Parameter: ordinal."""
+        values = ", ".join(f"t.{quote(name)}" for name in self.targets)
+        return self._render("current_row", {"values": values, "same_row": self._same_row})
 
     @cached_property
     def net_change(self) -> str:
         """Parameter: ordinal."""
-        return self._render("net_change", {"values": ", ".join(self._images("b", "n.") + self._images("a", "n."))})
+        return self._render("net_change", {"values": ", ".join(self.images("b", "n.") + self.images("a", "n."))})
 
     # --- foreign keys ---------------------------------------------------------------------------------------------
 
@@ -304,15 +369,13 @@ class Lane:
 
     # --- pieces ---------------------------------------------------------------------------------------------------
 
-    def _images(self, image: str, prefix: str) -> list[str]:
+    def images(self, image: str, prefix: str) -> list[str]:
+        """The columns of an image (b, a) behind a prefix."""
         return [f"{prefix}{image}{place}" for place in range(len(self.relation.columns))]
 
     @cached_property
     def _rowid(self) -> str:
-        if self.shape.kind == "without_rowid":
-            return ""
-        taken = {column.name.lower() for column in self.shape.columns}
-        return next((name for name in _ROWID_NAMES if name not in taken), "")
+        return rowid_of(self.shape)
 
     def _rowid_of(self, table: str) -> str:
         return f"{table}.{self._rowid}" if self._rowid else ""

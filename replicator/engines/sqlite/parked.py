@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replicator.engines.sqlite.lane import Lane
 from replicator.engines.sqlite.session import Session, apply_sql, target_sql
 from replicator.engines.sqlite.stage import Stage
 from replicator.engines.sqlite.values import SourceText, UnfitError, converter, decode_image, encode_image, shown
 from replicator.errors import RejectedError, SetupError
-from replicator.model import Decision, Engine, Op, ParkedChange, ParkedState, RecordedConflict
+from replicator.model import Decision, Engine, Op, ParkedChange, ParkedState, RecordedConflict, Verdict
 
 _WAITS = "waits behind an earlier parked change of this row"
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 Image = Sequence[object]
 
@@ -42,6 +44,7 @@ class ParkedChanges:
 
     def __init__(self, session: Session, stage: Stage) -> None:
         self._session, self._stage = session, stage
+        self._decided_at = 0
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -55,11 +58,21 @@ class ParkedChanges:
         after: Image | None,
         cause: str,
         code: str,
-    ) -> None:
-        """Park a change with its images."""
+        number: int | None = None,
+    ) -> int:
+        """Park a change with its images, under its old number where it has one; its number."""
         images = [None if image is None else encode_image(image) for image in (before, after)]
         columns = json.dumps(list(lane.columns), ensure_ascii=False)
-        self._insert(None, lane.place, key, op, ParkedState.PARKED, changed_at, columns, *images, code, cause, 1)
+        made = self._insert(
+            number, lane.place, key, op, ParkedState.PARKED, changed_at, columns, *images, code, cause, 1
+        )
+        self._session.run(target_sql("demote_others"), self._session.link_id, lane.place, key, made)
+        return made
+
+    def keep_base(self, lane: Lane, order: int) -> None:
+        """What the site knew better of a staged row than the ledger would be lost with the batch: now the ledger knows it."""
+        now, link = self._session.now(), self._session.link_id
+        self._session.run(apply_sql("keep_base"), link, lane.place, now, order)
 
     def add_staged(
         self, order: int, cause: str, code: str, state: ParkedState = ParkedState.PARKED
@@ -73,6 +86,8 @@ class ParkedChanges:
             width = len(lane.columns)
             raw_before = encode_image(values[:width]) if op in (Op.UPDATE, Op.DELETE) else None
             raw_after = None if op == Op.DELETE else encode_image(values[width:])
+        if lane.ledgered:
+            self.keep_base(lane, order)
         columns = json.dumps(list(lane.columns), ensure_ascii=False)
         attempts = 1 if state is ParkedState.PARKED else 0
         self._insert(
@@ -81,45 +96,50 @@ class ParkedChanges:
         self._session.run(apply_sql("unstage"), order)
         return lane, str(key)
 
-    def hold(self, behind: int = -1) -> int:
-        """Set aside staged changes of rows that have parked ones; how many."""
-        link, held = self._session.link_id, 0
-        waiting = {str(table) for (table,) in self._session.run(target_sql("parked_relations"), link)}
-        for number in self._stage.relations() if waiting else ():
-            place = self._stage.lane(number).place
-            while place in waiting:
-                page = self._session.run(apply_sql("staged_waiting"), number, link, place, behind).fetchall()
-                for (order,) in page:
-                    self.add_staged(order, _WAITS, "", ParkedState.WAITING)
-                held += len(page)
-                if not page:
-                    break
+    def hold(self, behind: int = -1) -> list[tuple[Lane, str]]:
+        """Set aside staged changes of rows that have parked ones; lane and key of each."""
+        link, held = self._session.link_id, list[tuple[Lane, str]]()
+        waiting = [str(table) for (table,) in self._session.run(target_sql("parked_relations"), link)]
+        for place in waiting:
+            versions = json.dumps([n for n in self._stage.relations() if self._stage.lane(n).place == place])
+            while page := self._session.run(apply_sql("staged_waiting"), versions, link, place, behind).fetchall():
+                held += [self.add_staged(order, _WAITS, "", ParkedState.WAITING) for (order,) in page]
         return held
 
     def hold_behind(self, lane: Lane, key: str, order: int) -> int:
         """Set aside the later staged changes of a row that was just parked; how many."""
         if not key:
             return 0
-        rows = self._session.run(apply_sql("staged_behind"), lane.relation.id, key, order).fetchall()
+        versions = json.dumps([n for n in self._stage.relations() if self._stage.lane(n).place == lane.place])
+        rows = self._session.run(apply_sql("staged_behind"), versions, key, order).fetchall()
         for (later,) in rows:
             self.add_staged(later, _WAITS, "", ParkedState.WAITING)
         return len(rows)
 
-    def put_back(self, taken: Taken, error: RejectedError) -> None:
-        """Park a change again under its old number, so that it stays first of its row's queue."""
-        columns = json.dumps(list(taken.columns), ensure_ascii=False)
-        self._insert(
-            taken.id, taken.table, taken.key, taken.op, ParkedState.PARKED, taken.changed_at, columns, taken.before,
-            taken.after, error.sqlstate, cause_of(error), taken.attempts + 1,
-        )  # fmt: skip
-        self._session.run(target_sql("demote_others"), self._session.link_id, taken.table, taken.key, taken.id)
+    def put_back(self, taken: Sequence[Taken], error: RejectedError) -> None:
+        """Park changes of a row again under their old numbers, so that their order stays; the first has the cause."""
+        for place, change in enumerate(taken):
+            self._session.run(target_sql("reopen_conflict"), self._session.link_id, change.id)
+            columns = json.dumps(list(change.columns), ensure_ascii=False)
+            state, code, cause, more = (
+                (ParkedState.WAITING, "", _WAITS, 0)
+                if place
+                else (ParkedState.PARKED, error.sqlstate, cause_of(error), 1)
+            )
+            self._insert(
+                change.id, change.table, change.key, change.op, state, change.changed_at, columns, change.before,
+                change.after, code, cause, change.attempts + more,
+            )  # fmt: skip
+        first = taken[0]
+        self._session.run(target_sql("demote_others"), self._session.link_id, first.table, first.key, first.id)
 
-    def _insert(self, number: int | None, *rest: object) -> None:
+    def _insert(self, number: int | None, *rest: object) -> int:
         table, key, op, state, changed_at, columns, before, after, code, cause, attempts = rest
-        self._session.run(
+        made = self._session.run(
             target_sql("add_parked"), number, self._session.link_id, table, key, str(op), str(state), changed_at, columns,
             before, after, code, cause, self._session.now(), attempts,
         )  # fmt: skip
+        return int(made.lastrowid or 0)
 
     def overtake(self, table: str) -> None:
         """A TRUNCATE was applied: what is parked of the table is over, and on record."""
@@ -130,18 +150,29 @@ class ParkedChanges:
 
     def read(self, parked_id: int) -> Taken:
         """One parked change. Raises SetupError when there is none, or an earlier one of its row is parked."""
-        row = self._session.run(target_sql("read_parked"), parked_id, self._session.link_id).fetchone()
-        if row is None:
-            raise SetupError(
-                f"link {self._session.link}: there is no parked change {parked_id}", hint="run: replicator parked list"
-            )
-        table, key, op, changed_at, columns, before, after, attempts, first = row
+        taken = self.peek(parked_id)
+        (*_, first) = self._session.run(target_sql("read_parked"), parked_id, self._session.link_id).fetchone()
         if first is not None and first < parked_id:
             raise SetupError(
                 f"parked change {parked_id} waits behind change {first} of the same row",
                 hint=f"run: replicator parked retry {first}",
             )
+        return taken
+
+    def peek(self, parked_id: int) -> Taken:
+        """One parked change, wherever it stands in its row's queue. Raises SetupError when there is none."""
+        row = self._session.run(target_sql("read_parked"), parked_id, self._session.link_id).fetchone()
+        if row is None:
+            raise SetupError(
+                f"link {self._session.link}: there is no parked change {parked_id}", hint="run: replicator parked list"
+            )
+        table, key, op, changed_at, columns, before, after, attempts, _ = row
         return Taken(parked_id, table, key, op, changed_at, tuple(json.loads(columns)), before, after, attempts)
+
+    def queue(self, table: str, key: str) -> list[Taken]:
+        """A row's parked changes, in order."""
+        rows = self._session.run(target_sql("row_parked"), self._session.link_id, table, key).fetchall()
+        return [self.peek(int(row[0])) for row in rows]
 
     def take(self, parked_id: int) -> Taken:
         """Take a change off the list; the next of its row becomes the first."""
@@ -150,14 +181,40 @@ class ParkedChanges:
         self._session.run(target_sql("promote_next"), self._session.link_id, taken.table, taken.key)
         return taken
 
-    def skip(self, parked_id: int) -> None:
+    def take_queue(self, parked_ids: Sequence[int]) -> list[Taken]:
+        """Take as many of a row's changes as can be netted into one: those of the first one's version of the table."""
+        taken: list[Taken] = []
+        for number in sorted(parked_ids):
+            if taken and self.read(number).columns != taken[0].columns:
+                break
+            taken.append(self.take(number))
+        self.wait_no_more("tried again")
+        return taken
+
+    def wait_no_more(self, resolution: str) -> None:
+        """Conflicts whose parked change is gone wait for nobody."""
+        self._session.run(target_sql("end_waiting"), self._session.link_id, resolution, self._session.now())
+
+    def skip(self, parked_id: int) -> Taken:
         """Drop a change for good; what was dropped stays on record among the conflicts."""
         taken = self.take(parked_id)
+        self.record_dropped(taken, "dropped by command: replicator parked skip")
+        self.wait_no_more("dropped")
+        return taken
+
+    def record_dropped(self, taken: Taken, reason: str) -> None:
+        """Put a change that is dropped on record."""
         images = [_json(_shown_image(taken.columns, image)) for image in (taken.before, taken.after)]
         self._session.run(
             target_sql("add_conflict"), self._session.link_id, taken.table, taken.key, "parked", *images, None,
-            taken.changed_at, "manual", "keep", "dropped by command: replicator parked skip", self._session.now(),
+            taken.changed_at, "manual", "keep", reason, self._session.now(), 1, None, "", 0, 0, 0, "decided", 0,
         )  # fmt: skip
+
+    def list_queues(self, limit: int) -> list[list[int]]:
+        """Parked changes by row that may have become possible, oldest row first."""
+        self._session.read_link()
+        rows = self._session.run(target_sql("list_queues"), self._session.link_id, limit)
+        return [json.loads(numbers) for (numbers,) in rows]
 
     def edit(self, parked_id: int, values: Mapping[str, str | None]) -> None:
         """Replace values of the after image. Raises SetupError for a column the change does not have."""
@@ -205,23 +262,47 @@ class ParkedChanges:
         )
         return [_recorded_conflict(row) for row in found]
 
-    def record_decision(self, decision: Decision) -> None:
-        """Write a decision to the record with all it was decided on."""
+    def record_decision(self, decision: Decision, parked: int) -> None:
+        """Write a decision to the record with all it was decided on, and the parked change that waits with it (0: none)."""
         conflict = decision.conflict
-        images = [_json(image) for image in (conflict.before, conflict.after, conflict.current)]
+        self._decided_at = self._decided_at or self._session.now()
+        left: Mapping[str, object] | None = conflict.current
+        if decision.verdict is Verdict.APPLY:
+            left = conflict.after
+        elif decision.verdict is Verdict.MERGE:
+            left = {**(conflict.current or {}), **(decision.result or {})}
+        before, after, current, result = (
+            _json(each) for each in (conflict.before, conflict.after, conflict.current, left)
+        )
         self._session.run(
-            target_sql("add_conflict"), self._session.link_id, conflict.table, conflict.key, str(conflict.kind), *images,
-            conflict.changed_at, decision.rule, str(decision.verdict), decision.reason, self._session.now(),
+            target_sql("add_conflict"), self._session.link_id, conflict.table, conflict.key, str(conflict.kind), before,
+            after, current, conflict.changed_at, decision.rule, str(decision.verdict), decision.reason,
+            self._decided_at, conflict.based, result, conflict.current_origin, conflict.current_at,
+            conflict.clock_error_us, decision.unsure, "waiting" if parked else "decided", parked,
         )  # fmt: skip
 
 
 def _recorded_conflict(row: tuple[object, ...]) -> RecordedConflict:
-    number, table, key, kind, *images, changed_at, policy, verdict, reason, decided_at = row
-    before, after, current = (None if image is None else json.loads(str(image)) for image in images)
+    number, table, key, kind, *images, changed_at, policy, verdict, reason, decided_at = row[:12]
+    site, based, result, origin, at, clock_error, unsure, state, resolution, parked = row[12:]
+    before, after, current, left = (None if image is None else json.loads(str(image)) for image in (*images, result))
     return RecordedConflict(
         int(str(number)), str(table), str(key), str(kind), before, after, current, int(str(changed_at)), str(policy),
-        str(verdict), str(reason), int(str(decided_at)),
+        str(verdict), str(reason), int(str(decided_at)), str(site), bool(based), left, str(origin), int(str(at)),
+        int(str(clock_error)), bool(unsure), str(state), str(resolution), int(str(parked)),
     )  # fmt: skip
+
+
+def netted(changes: Sequence[Taken]) -> list[Taken]:
+    """Changes of one row as the fewest that make the same of it: one, or two where it came and went."""
+    first, last = changes[0], changes[-1]
+    if len(changes) == 1 or last.op in (Op.STATE, Op.GONE):
+        return [last]
+    if first.op != Op.INSERT:
+        return [replace(last, op=str(Op.DELETE if last.op == Op.DELETE else Op.UPDATE), before=first.before)]
+    if last.op != Op.DELETE:
+        return [replace(last, op=str(Op.INSERT), before=None)]
+    return [replace(last, op=str(Op.INSERT), before=None, after=last.before), last]
 
 
 def cause_of(error: RejectedError) -> str:
@@ -255,4 +336,4 @@ def _shown_image(columns: Sequence[str], image: object) -> Mapping[str, object] 
 
 
 def _json(image: Mapping[str, object] | None) -> str | None:
-    return None if image is None else json.dumps(image, ensure_ascii=False)
+    return None if image is None else _ENCODE(image)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from replicator.engines.sqlite.capture import Capture
-from replicator.model import DatabasePlan, Engine, PlannedStatement, TableName, TablePlan, TableShape
+from replicator.model import DatabasePlan, Engine, PlannedStatement, TableName, TableShape
 from replicator.sqlfiles import literal, names, quote, quoted, render, statement, text
 
 _SQL = "sql/sqlite/install.sql"
@@ -35,6 +35,12 @@ def create_identity() -> PlannedStatement:
     return PlannedStatement("name this database", _statement("create_identity"), "replicator_identity")
 
 
+def first_marker(topology: str) -> PlannedStatement:
+    """Keeps all of the site's changes until the link from the centre says which of them the centre has processed."""
+    sql = render(_statement("first_marker"), fragments={"topology": literal(topology)})
+    return PlannedStatement("wait for the link from the centre", sql, f"marker of {topology}")
+
+
 def widen_outbox(place: int) -> PlannedStatement:
     """Adds one key place to the outbox."""
     sql = render(_statement("widen_outbox"), identifiers={"place": f"k{place}"})
@@ -43,35 +49,39 @@ def widen_outbox(place: int) -> PlannedStatement:
 
 def capture_table(
     capture: Capture,
-    plan: TablePlan,
+    columns: Sequence[str],
     *,
     new: bool,
     wider: bool,
     retired: Sequence[int],
     stale: Iterable[str],
     read_all: bool,
+    versioned: bool = False,
+    route: str = "null",
 ) -> PlannedStatement:
     """(Re-)creates the triggers of one table in one transaction.
 
     Args:
         capture: what the triggers are made from.
-        plan: the table's plan.
+        columns: the planned columns.
         new: the relation is not on record yet.
-        wider: it is on record with fewer columns than are planned now.
+        wider: what is on record of it is not what is planned now.
         retired: relations this one replaces.
         stale: names of triggers to drop first.
         read_all: order the reader to read every row, because changes, or columns, were not captured until now.
+        versioned: the ledger keeps who wrote each row last.
+        route: whom that order concerns, as an expression.
     """
     steps = [render(_statement("retire_relation"), fragments={"id": str(old)}) for old in retired]
     if new:
-        steps.append(_add_relation(capture, plan))
+        steps.append(_add_relation(capture, columns, versioned=versioned))
     elif wider:
-        values = {"id": str(capture.relation), "columns": literal(_columns(plan))}
+        values = {"id": str(capture.relation), "columns": literal(_json(columns)), "versioned": str(int(versioned))}
         steps.append(render(_statement("record_columns"), fragments=values))
     steps += [render(_statement("drop_trigger"), identifiers={"trigger": name}) for name in stale]
     steps += capture.triggers().values()
     if read_all:
-        fragments = {"relation": str(capture.relation), "hybrid_time": capture.hybrid_time}
+        fragments = {"relation": str(capture.relation), "hybrid_time": capture.hybrid_time, "route": route}
         steps.append(render(_statement("order_read_all"), identifiers={"table": capture.table}, fragments=fragments))
     sql = render(_statement("capture_table"), fragments={"statements": ";\n".join(steps)})
     return PlannedStatement(f"capture changes of {capture.table}", sql, f"triggers on {capture.table}")
@@ -82,18 +92,19 @@ def fingerprint_of(table: str, key: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([table, list(key)]).encode()).hexdigest()[:16]
 
 
-def _columns(plan: TablePlan) -> str:
-    return json.dumps([column.source for column in plan.columns], ensure_ascii=False)
+def _json(names: Sequence[str]) -> str:
+    return json.dumps(list(names), ensure_ascii=False)
 
 
-def _add_relation(capture: Capture, plan: TablePlan) -> str:
+def _add_relation(capture: Capture, columns: Sequence[str], *, versioned: bool) -> str:
     values = {
         "id": str(capture.relation),
         "topology": literal(capture.topology),
         "table": literal(capture.table),
-        "columns": literal(_columns(plan)),
-        "key": literal(json.dumps(list(capture.key), ensure_ascii=False)),
+        "columns": literal(_json(columns)),
+        "key": literal(_json(capture.key)),
         "fingerprint": literal(fingerprint_of(capture.table, capture.key)),
+        "versioned": str(int(versioned)),
     }
     return render(_statement("add_relation"), fragments=values)
 
@@ -159,7 +170,7 @@ def _forget(topology: str) -> Iterable[PlannedStatement]:
     for table in ("replicator_ledger", "replicator_conflict", "replicator_parked"):
         sql = render(_statement("forget_link_rows"), identifiers={"table": table}, fragments=mine)
         yield PlannedStatement(f"forget the links of {topology}", sql, f"rows of {table}")
-    for name in ("forget_links", "forget_acknowledged", "retire_topology"):
+    for name in ("forget_bases", "forget_links", "forget_acknowledged", "retire_topology"):
         yield PlannedStatement(f"forget {topology}", render(_statement(name), fragments=mine), f"rows of {topology}")
 
 

@@ -15,7 +15,15 @@ from pathlib import Path
 from replicator.engines.sqlite.catalogue import read_catalogue
 from replicator.engines.sqlite.connection import connect, transaction, translated
 from replicator.engines.sqlite.lane import Lane
-from replicator.engines.sqlite.values import checksum
+from replicator.engines.sqlite.values import checksum, encode_image, image_value
+from replicator.engines.sqlite.versions import (
+    CentralLane,
+    CentralRelation,
+    fold_local,
+    read_relations,
+    return_strays,
+    tag_tail,
+)
 from replicator.errors import BatchError, LeaseError, RetryableError, SetupError
 from replicator.model import LinkName, Position, Relation, TableName, TablePlan, TableShape
 from replicator.sqlfiles import quote, render, statement
@@ -44,10 +52,9 @@ class Session:
         path: the target file.
         link: the link.
         plans: the site's table plans.
-        erase_own_tail: whether what capture triggers of the target noted while we applied is taken out again.
     """
 
-    def __init__(self, path: Path, link: LinkName, plans: Sequence[TablePlan], *, erase_own_tail: bool) -> None:
+    def __init__(self, path: Path, link: LinkName, plans: Sequence[TablePlan]) -> None:
         self.path, self.link, self.place = path, link, str(path)
         self._plans = {plan.source.name: plan for plan in plans}
         self._opened: sqlite3.Connection | None = None
@@ -56,8 +63,14 @@ class Session:
         self._schema_version: int | None = None
         self._shapes: Mapping[TableName, TableShape] = {}
         self._lanes: dict[tuple[int, Relation], Lane] = {}
-        self._erase_own_tail = erase_own_tail
         self._outbox_top: int | None = None
+        self.tail_origin: str | None = link.origin
+        """Who is said to have written what is applied in this transaction; None: nobody, so that every site gets it."""
+        self.answers = False
+        """Whether the site gets this file's rows too."""
+        self.central: Mapping[str, CentralRelation] = {}
+        """What is captured here, by lower-case table name; read when the write lock is taken."""
+        self._skews: Mapping[str, int] | None = None
         self._depth = 0
         self.link_id = 0
         self.width = max((len(plan.columns) for plan in plans), default=1)
@@ -73,7 +86,7 @@ class Session:
             with translated(self.place):
                 # Foreign keys are checked by apply itself: their actions would touch rows no change speaks of.
                 connection.execute(statement(_TRANSACTIONS, "no_foreign_key_actions"))
-                connection.create_function("replicator_checksum", -1, checksum, deterministic=True)
+                add_functions(connection)
                 self._make_stage(connection)
             self._opened = connection
         return self._opened
@@ -146,15 +159,20 @@ class Session:
         with translated(self.place):
             self.look()
         with translated(self.place), transaction(self.connection, statement(_TRANSACTIONS, "begin_read")):
-            self._outbox_top, self._depth = None, 0
+            self._outbox_top, self._depth, self._skews = None, 0, None
+            self.tail_origin = self.link.origin
             self.run(apply_sql("empty_stage"))
             self.run(apply_sql("empty_net"))
             yield
-            self._erase_tail()
+            self._settle_tail()
 
-    def _erase_tail(self) -> None:
-        if self._outbox_top is not None:
-            self.run(target_sql("erase_own_tail"), self._outbox_top)
+    def _settle_tail(self) -> None:
+        """What capture noted of our own writes goes on to other sites from a centre; at a site Follow takes it out again."""
+        if self._outbox_top is not None and self.link.direction.rises:
+            if self.answers and self.central:
+                width = max(len(relation.key) for relation in self.central.values())
+                return_strays(self.connection, self._outbox_top, width, self.link)
+            tag_tail(self.connection, self._outbox_top, self.tail_origin)
 
     def lock(self) -> None:
         """Take the write lock, renew the lease, and look at the file. Raises LeaseError when the lease is lost."""
@@ -162,10 +180,35 @@ class Session:
         if self.run(target_sql("hold_lease"), now + _LEASE_US, self.link_id, self._holder).rowcount != 1:
             raise LeaseError(f"{self.place}: another replicator has taken over link {self.link}")
         self._leased_until = now + _LEASE_US
-        if self._erase_own_tail and self._outbox_top is None:
-            self._outbox_top = int(self.run(target_sql("outbox_top")).fetchone()[0] or 0)
         if self.run(statement(_CATALOGUE, "schema_version")).fetchone()[0] != self._schema_version:
             raise RetryableError(f"{self.place}: the schema moved while a batch was staged")
+        if self._outbox_top is None:
+            self.read_central()
+            self._outbox_top = int(self.run(target_sql("outbox_top")).fetchone()[0] or 0)
+
+    def begin_by_hand(self) -> None:
+        """At the start of a transaction that the caller began with the write lock: the stage is empty, the centre known."""
+        self._outbox_top, self._depth, self._skews = None, 0, None
+        self.run(apply_sql("empty_stage"))
+        self.run(apply_sql("empty_net"))
+        self.read_central()
+
+    def read_central(self) -> None:
+        """Look at what is captured here, and bring what was written here into the ledger. Under the write lock."""
+        if self.link.direction.rises:
+            self.central = read_relations(self.connection, self.link.topology)
+            fold_local(self.connection, self.central, self._shapes)
+
+    def central_lane(self, lane: Lane) -> CentralLane:
+        """What the centre knows and captures of a lane's table."""
+        return CentralLane(lane, self.central.get(lane.shape.name.name.lower()))
+
+    def clock_error(self, site: str) -> int:
+        """How far this link's clock and the clock of another site (or none: the centre's) may be apart, in microseconds."""
+        if self._skews is None:
+            rows = self.run(statement("sql/sqlite/versions.sql", "list_skews"), self.link.topology)
+            self._skews = {str(name): abs(int(skew)) for name, skew in rows}
+        return self._skews.get(self.link.site, 0) + self._skews.get(site, 0)
 
     def look(self) -> None:
         """Read the file's catalogue again when its schema has moved."""
@@ -233,6 +276,14 @@ class Session:
                 self.run(target_sql("release_lease"), self.link_id, self._holder)
         self._opened.close()
         self._opened, self._leased_until, self._schema_version = None, 0, None
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Let a connection's statements make checksums, images and key texts as values.py does."""
+    connection.create_function("replicator_checksum", -1, checksum, deterministic=True)
+    connection.create_function("replicator_image", -1, lambda *values: encode_image(values), deterministic=True)
+    connection.create_function("replicator_row_key", -1, lambda *values: encode_image(values), deterministic=True)
+    connection.create_function("replicator_value", 3, image_value, deterministic=True)
 
 
 def _clock() -> int:

@@ -14,13 +14,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from replicator.engines.sqlite.base import BaseReader, add_key_function
 from replicator.engines.sqlite.batch import KeyBatch, Place
 from replicator.engines.sqlite.capture import capture_of
 from replicator.engines.sqlite.connection import connect, spare_the_disk, transaction, translate, translated
+from replicator.engines.sqlite.events import read_change, read_events
 from replicator.engines.sqlite.reading import TableReader
 from replicator.engines.sqlite.watch import FileWatch, Watcher
 from replicator.errors import BatchError, RetryableError, SetupError
-from replicator.model import Key, Lag, LinkName, Position, Relation, TableName, TablePlan
+from replicator.model import (
+    CapturedChange,
+    Direction,
+    Key,
+    Lag,
+    LinkName,
+    Position,
+    Relation,
+    RowEvent,
+    Standing,
+    TableName,
+    TablePlan,
+)
 from replicator.ports import Batch
 from replicator.sqlfiles import render, statement
 
@@ -42,6 +56,7 @@ class SqliteSource:
         watcher: wakes waiting sources; give all sources of a process the same one. Made here when absent.
         acknowledge_seconds: an acknowledgement is a write, and a commit of ours can hit an application that reads
             before it writes: they are done at most this often, and otherwise in quiet moments.
+        retention_days: for how long the outbox waits for other links that let their changes lie.
     """
 
     def __init__(
@@ -52,6 +67,7 @@ class SqliteSource:
         *,
         watcher: Watcher | None = None,
         acknowledge_seconds: float = 2.0,
+        retention_days: float = 30.0,
     ) -> None:
         self._path, self._place = Path(path), str(path)
         self._link, self._plans = link, plans
@@ -69,6 +85,8 @@ class SqliteSource:
         self._acknowledged_at = -float("inf")
         self._unsaid: Position | None = None
         self._prunable = False
+        self._retention_days = retention_days
+        self._bases: Mapping[int, BaseReader] = {}
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -93,13 +111,13 @@ class SqliteSource:
         if start is None:
             yield None
             return
-        yield KeyBatch(after, start, self._connection, self._place, self._look, limit)
+        yield KeyBatch(after, start, self._connection, self._place, self._look, limit, lambda: self._bases)
 
     def _start(self, after: Position | None) -> Place | None:
         """Where to begin reading, ``None`` when there is nothing."""
         with self._reading():
-            position, nonce, epoch, top = self._connection.execute(
-                statement(_SQL, "read_place"), (self._link_key,)
+            position, nonce, epoch, top, expired_at = self._connection.execute(
+                statement(_SQL, "read_place"), (self._link.text,)
             ).fetchone()
             if epoch is None or top is None:
                 raise SetupError(f"{self._place}: capture is not installed", hint="run: replicator install")
@@ -108,6 +126,12 @@ class SqliteSource:
             if after is None:
                 # A target that knows nothing, while the outbox may have been pruned: read every row.
                 return Place(valid, 0, read_all=position is not None) if position is not None or top > 1 else None
+            if expired_at is not None:
+                raise BatchError(
+                    f"{self._place}: link {self._link} was away longer than the retention: since {expired_at} the outbox is "
+                    "pruned without it, and it must resync",
+                    hint="raise defaults.retention_days for the next time; let the centre read this site anew (resync)",
+                )
             seq = self._seq_of(after)
             nonces = {valid, str(position or epoch).split(":")[0]}
             if after != position and not self._is_of_this_history(after, nonces):
@@ -116,7 +140,7 @@ class SqliteSource:
                     "restored from a copy or replaced",
                     hint="run: replicator audit, then let the centre read this site anew (resync)",
                 )
-        return Place(valid, seq) if top > seq else None
+        return Place(valid, seq, acknowledged=self._seq_of(position)) if top > seq else None
 
     def _is_of_this_history(self, after: Position, nonces: set[str]) -> bool:
         """Whether the outbox row the position names is the one it was made from."""
@@ -141,6 +165,11 @@ class SqliteSource:
         (version,) = self._connection.execute(statement(_CATALOGUE, "schema_version")).fetchone()
         if version != self._schema_version:
             self._readers = {reader.relation.id: reader for reader in self._find_readers()}
+            self._bases = {
+                number: BaseReader(self._link.topology, reader.relation, reader.plan.key_indexes)
+                for number, reader in self._readers.items()
+                if reader.plan.direction is Direction.BOTH
+            }
             self._schema_version = version
         return self._readers
 
@@ -182,10 +211,13 @@ class SqliteSource:
         with translated(self._place):
             self._connection.execute(statement(_TRANSACTIONS, "busy_briefly"))
         try:
+            self._forget_bases()
             with translated(self._place), transaction(self._connection, statement(_TRANSACTIONS, "begin_write")):
                 if self._unsaid is not None:
-                    parameters = (self._link_key, self._link.topology, self._unsaid)
+                    parameters = (self._link.text, self._link.topology, self._unsaid)
                     self._connection.execute(statement(_SQL, "acknowledge"), parameters)
+                    self._connection.execute(statement(_SQL, "unexpire"), (self._link.topology,))
+                self._connection.execute(statement(_SQL, "expire"), (self._retention_days,))
                 pruned = self._connection.execute(statement(_SQL, "prune"), (_PRUNE_ROWS,)).rowcount
         except RetryableError:
             return
@@ -195,6 +227,26 @@ class SqliteSource:
         self._unsaid = None
         self._prunable = pruned >= _PRUNE_ROWS - 1
         self._acknowledged_at = time.monotonic()
+
+    def _forget_bases(self) -> None:
+        """Delete, before the acknowledgement is written, the bases of what it acknowledges: they are used up.
+
+        In transactions of their own, so that none holds the write lock for long; repeated whole when it was cut short.
+        """
+        if self._unsaid is None or all(plan.direction is not Direction.BOTH for plan in self._plans):
+            return
+        with translated(self._place):
+            with self._reading():
+                if not self._bases:
+                    self._look()
+                (position, *_) = self._connection.execute(statement(_SQL, "read_place"), (self._link.text,)).fetchone()
+            low, high = self._seq_of(position), self._seq_of(self._unsaid)
+            for bases in self._bases.values():
+                for settled in bases.list_settled(self._connection, low, high):
+                    for start in range(0, len(settled), _PRUNE_ROWS):
+                        with transaction(self._connection, statement(_TRANSACTIONS, "begin_write")):
+                            some = settled[start : start + _PRUNE_ROWS]
+                            self._connection.executemany(statement(_SQL, "forget_base"), some)
 
     def tidy(self) -> None:
         """See ports.Source. In slices with gaps between them, so that the application gets its turns at the lock."""
@@ -211,6 +263,25 @@ class SqliteSource:
         with translated(self._place):
             changes, oldest = self._connection.execute(statement(_SQL, "read_lag"), (seq,)).fetchone()
         return Lag(max(int(changes or 0), 0), int(oldest or 0))
+
+    def read_standing(self) -> Standing | None:
+        """See ports.Source."""
+        with translated(self._place):
+            found = self._connection.execute(statement(_SQL, "read_standing"), (self._link.text,)).fetchone()
+        return Standing(Position(found[0]), int(found[1]), bool(found[2])) if found else None
+
+    def read_history(self, table: str, key: Sequence[str]) -> Sequence[RowEvent]:
+        """See ports.Source."""
+        with translated(self._place):
+            return list(read_events(self._connection, self._link.topology, table, key, self._link.writer, self._wants))
+
+    def _wants(self, route: str) -> bool:
+        return True
+
+    def read_change(self, number: int, position: Position | None) -> CapturedChange | None:
+        """See ports.Source."""
+        with translated(self._place):
+            return read_change(self._connection, number, self._seq_of(position), self._link.writer)
 
     def read_clock(self) -> int:
         """This machine's wall clock in microseconds, with SQLite's millisecond precision."""
@@ -292,6 +363,7 @@ class SqliteSource:
             self._file = self._find_file()  # before it is opened: what replaces it from here on is noticed
             self._opened = connect(self._path, any_thread=True)
             spare_the_disk(self._opened)
+            add_key_function(self._opened)
         return self._opened
 
     def _find_file(self) -> tuple[int, int] | None:
@@ -309,10 +381,6 @@ class SqliteSource:
     def _reading(self) -> Iterator[None]:
         with transaction(self._connection, statement(_TRANSACTIONS, "begin_read")):
             yield
-
-    @property
-    def _link_key(self) -> str:
-        return f"{self._link.topology}/{self._link.site}/{self._link.direction}"
 
     def _probe(self) -> int | None:
         """The file's data_version; the last known one while a writer keeps readers out (it has not committed yet)."""

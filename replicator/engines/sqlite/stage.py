@@ -33,6 +33,7 @@ class Stage:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._relations: dict[int, Relation] = {}
+        self._based = False
         self.changes = 0
         self.newest_changed_at = 0
 
@@ -60,13 +61,15 @@ class Stage:
 
     def fill(self, batch: Batch) -> None:
         """Stage all blocks."""
-        blocks = batch.blocks()
-        for block in blocks:
+        self._based = False
+        for block in batch.blocks():
             self._relations.update(batch.relations)
             if isinstance(block, OutboxBlock):
                 self._stage_literals(block)
             else:
                 self._stage_rows(block)
+        if self._based:
+            self._session.run(apply_sql("keep_first_bases"))
         self.measure()
 
     def measure(self) -> None:
@@ -79,6 +82,12 @@ class Stage:
         self._session.connection.executemany(lane.stage_state, ((*row, key_of(row)) for row in block.rows))
         for order, op, changed_at, *values in block.odd:
             self.stage_native(lane, int(str(order)) * 2, str(op), int(str(changed_at)), values)
+        if block.bases:
+            self._based = True
+            rows = (
+                (base.ord * 2, base.existed, bytes.fromhex(base.checksum or ""), base.image) for base in block.bases
+            )
+            self._session.connection.executemany(apply_sql("stage_base"), rows)
 
     def stage_native(self, lane: Lane, order: int, op: str, changed_at: int, values: Image) -> None:
         """Stage one row of a key-mode source value by value."""
@@ -137,6 +146,13 @@ class Stage:
             raw = [None, None]
             values = [image[place] for place in lane.key_places] + list(before or nothing) + list(after or nothing)
         self._session.connection.execute(lane.stage_change, (*head, *raw, *values))
+
+    def put(self, lane: Lane, order: int, op: str, changed_at: int, values: Image) -> None:
+        """Stage one row that is to be written, or removed, as it stands here, whatever anybody believed it to be."""
+        before = values if op == Op.DELETE else None
+        self._insert(lane, order, op, changed_at, before, None if op == Op.DELETE else values, "")
+        if op == Op.GONE:
+            self._session.run(apply_sql("stage_base"), order, 1, b"", None)
 
     # --- spans ----------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,15 @@ from pathlib import Path
 
 from replicator.engines.sqlite.apply import Apply
 from replicator.engines.sqlite.connection import transaction, translated
-from replicator.engines.sqlite.parked import ParkedChanges, Taken, cause_of
+from replicator.engines.sqlite.follow import Follow
+from replicator.engines.sqlite.followed import FollowStage
+from replicator.engines.sqlite.parked import ParkedChanges, Taken, cause_of, netted
+from replicator.engines.sqlite.pending import Pending
 from replicator.engines.sqlite.session import Session, target_sql
+from replicator.engines.sqlite.settled import Rows
 from replicator.engines.sqlite.stage import Stage
 from replicator.engines.sqlite.values import decode_image
+from replicator.engines.sqlite.versions import mark, read_relations
 from replicator.errors import BatchError, RejectedError, SetupError, StaleError
 from replicator.model import (
     Conflict,
@@ -26,6 +31,7 @@ from replicator.model import (
     Position,
     RecordedConflict,
     Relation,
+    RowEvent,
     Span,
     TablePlan,
 )
@@ -42,24 +48,30 @@ class SqliteTarget:
         path: the target file.
         link: the link this instance applies for.
         plans: the site's table plans.
-        erase_own_tail: take out again what capture triggers of this file note while we apply. False where other links
-            are to send it on.
+        answers: at a centre: whether the site gets this file's rows too, so that it is told what became of its changes.
     """
 
     checks_whole = False
 
-    def __init__(
-        self, path: str | Path, link: LinkName, plans: Sequence[TablePlan], *, erase_own_tail: bool = True
-    ) -> None:
-        self._session = Session(Path(path), link, plans, erase_own_tail=erase_own_tail)
+    def __init__(self, path: str | Path, link: LinkName, plans: Sequence[TablePlan], *, answers: bool = False) -> None:
+        rises = link.direction.rises
+        self._answers = answers and rises
+        self._session = Session(Path(path), link, plans)
+        self._session.answers = self._answers
+        self._pending = None if rises else Pending(self._session, plans)
         self._begin()
 
     def _begin(self) -> None:
         self._stage = Stage(self._session)
         self._parked = ParkedChanges(self._session, self._stage)
-        self._apply = Apply(self._session, self._stage, self._parked)
+        self._apply = Apply(self._session, self._stage, self._parked, answers=self._answers)
+        self._follow: Follow | None = None
+        if self._pending is not None:
+            self._stage = states = FollowStage(self._session)
+            self._apply = self._follow = Follow(self._session, states, self._parked, self._pending)
+        self._rows = Rows(self._session, self._stage, self._parked, self._apply, answers=self._answers)
         self._held = 0
-        self._retried: Taken | None = None
+        self._retried: list[Taken] = []
 
     @property
     def _place(self) -> str:
@@ -102,6 +114,8 @@ class SqliteTarget:
         self._begin()
         with translated(self._place):
             self._session.take_lease()
+            if self._pending is not None:
+                self._pending.look()
         with self._session.transaction():
             yield
 
@@ -121,7 +135,12 @@ class SqliteTarget:
         with translated(self._place):
             self._stage.fill(batch)
             self._session.lock()
-            self._held = self._parked.hold()
+            if self._follow is not None:
+                self._follow.begin(batch)
+                return
+            held = self._parked.hold()
+            self._held = len(held)
+            self._rows.answer_waiting(held)
 
     def spans(self) -> Sequence[Span]:
         """See ports.Target."""
@@ -157,7 +176,10 @@ class SqliteTarget:
     def park(self, span: Span, error: RejectedError) -> None:
         """See ports.Target. The two parts of a key update are parked each under its own key."""
         with translated(self._place):
-            if self._retried is not None:
+            if self._follow is not None:
+                self._follow.park(span, error)
+                return
+            if self._retried:
                 self._parked.put_back(self._retried, error)
                 return
             for order in self._stage.orders(span):
@@ -180,6 +202,10 @@ class SqliteTarget:
                     f"link {self._session.link}: another replicator has moved the position from {batch.after}"
                 )
             run(target_sql("record_clock"), stage.newest_changed_at)
+            if self._follow is not None:
+                self._follow.record()
+            if self._answers:
+                mark(self._session.connection, batch.upto, self._session.link)
         return Outcome(
             upto=batch.upto,
             changes=stage.changes,
@@ -204,38 +230,95 @@ class SqliteTarget:
         with translated(self._place):
             return self._parked.list_conflicts(ids, table, limit)
 
-    def stage_parked(self, parked_id: int) -> None:
+    def stage_parked(self, parked_ids: Sequence[int]) -> None:
         """See ports.Target."""
         with translated(self._place):
             self._session.lock()
-            taken = self._parked.take(parked_id)
-            plan = self._session.plan_for(taken.table)
+            if self._follow is not None:
+                self._follow.stage_parked(parked_ids)
+                return
+            taken = self._parked.take_queue(parked_ids)
+            plan = self._session.plan_for(taken[0].table)
             if plan is None:
-                raise SetupError(f"parked change {parked_id}: table {taken.table} is not replicated any more")
-            relation = Relation(0, plan.source.name, taken.columns, plan.key)
-            lane = self._stage.adopt(relation)
-            before, after = (None if image is None else decode_image(image) for image in (taken.before, taken.after))
-            if taken.op in (Op.STATE, Op.GONE):
-                self._stage.stage_native(lane, 2, taken.op, taken.changed_at, after or ())
-            else:
-                self._stage.stage_texts(0, 2, taken.op, taken.changed_at, before, after)
+                raise SetupError(f"parked change {taken[0].id}: table {taken[0].table} is not replicated any more")
+            lane = self._stage.adopt(Relation(0, plan.source.name, taken[0].columns, plan.key))
+            for place, change in enumerate(netted(taken)):
+                order = 2 * place + 2
+                before, after = (
+                    None if image is None else decode_image(image) for image in (change.before, change.after)
+                )
+                if change.op in (Op.STATE, Op.GONE):
+                    self._stage.stage_native(lane, order, change.op, change.changed_at, after or ())
+                else:
+                    self._stage.stage_texts(0, order, change.op, change.changed_at, before, after)
+            self._session.tail_origin = None
             self._retried = taken
+            self._apply.decisions.retried = taken[0].id
+
+    def list_queues(self, limit: int) -> Sequence[Sequence[int]]:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._parked.list_queues(limit)
+
+    def find_blocking(self, parked_id: int) -> Mapping[str, object] | None:
+        """The row that holds a unique value a parked change wants; None when that is not what stands in its way."""
+        with translated(self._place):
+            self._session.read_link()
+            self._session.look()
+            return self._rows.find_blocking(parked_id)
 
     def skip_parked(self, parked_id: int) -> None:
-        """See ports.Target."""
+        """See ports.Target. The site, which has what is dropped, is sent the row as it is here."""
         with self._own_transaction():
-            self._parked.skip(parked_id)
+            taken = self._parked.skip(parked_id)
+            if self._follow is None and self._session.plan_for(taken.table) is not None:
+                lane = self._rows.lane(taken.table)
+                self._rows.believe(lane, taken)
+                self._rows.correct(lane, taken.key)
 
     def edit_parked(self, parked_id: int, values: Mapping[str, str | None]) -> None:
         """See ports.Target."""
+        if self._follow is not None:
+            raise SetupError(
+                f"parked change {parked_id} is a row as the centre has it",
+                hint="change the row at the centre; the site gets what it becomes",
+            )
         with self._own_transaction():
             self._parked.edit(parked_id, values)
 
-    @contextmanager
-    def _own_transaction(self) -> Iterator[None]:
+    # --- single rows ----------------------------------------------------------------------------------------------
+
+    def read_row(self, table: str, key: str) -> Mapping[str, object] | None:
+        """See ports.Target."""
         with translated(self._place):
             self._session.read_link()
+            self._session.look()
+            return self._rows.read_row(table, key)
+
+    def settle_conflict(
+        self, conflict_id: int, result: Mapping[str, str | None] | None, resolution: str, *, expected: bool = False
+    ) -> bool:
+        """See ports.Target."""
+        with self._own_transaction():
+            return self._rows.settle(conflict_id, result, resolution, expected=expected)
+
+    def read_history(self, table: str, key: Sequence[str]) -> Sequence[RowEvent]:
+        """See ports.Target."""
+        with translated(self._place):
+            self._session.read_link()
+            self._session.look()
+            self._session.central = read_relations(self._session.connection, self._session.link.topology)
+            return self._rows.history(table, key)
+
+    @contextmanager
+    def _own_transaction(self) -> Iterator[None]:
+        """A transaction beside a replicator at work: it takes the file's write lock and not the lease."""
+        self._begin()
+        with translated(self._place):
+            self._session.read_link()
+            self._session.look()
             with transaction(self._session.connection, statement(_TRANSACTIONS, "begin_write")):
+                self._session.begin_by_hand()
                 yield
 
     def close(self) -> None:

@@ -24,6 +24,9 @@ _INT64 = 1 << 63
 _BATCH_OF_ARGUMENTS = 100
 """SQLite takes 127 arguments per function; wider rows are digested in pieces."""
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Made once: ``json.dumps`` would make an encoder per image."""
+
 Converter = Callable[[str], object]
 
 
@@ -130,7 +133,7 @@ def shown(value: object) -> str | None:
 
 def encode_image(values: Iterable[object]) -> str:
     """Values as JSON that ``decode_image`` gives back exactly, class and bit."""
-    return json.dumps([_tagged(value) for value in values], ensure_ascii=False, separators=(",", ":"))
+    return _ENCODE([_tagged(value) for value in values])
 
 
 def decode_image(image: str) -> list[object]:
@@ -159,6 +162,14 @@ def _untagged(value: object) -> object:
     return makers[tag](text)
 
 
+def decode_text(raw: bytes, encoding: str) -> str | Undecoded:
+    """Text as SQLite keeps it in a file of this encoding; an ``Undecoded`` stands for text that is none."""
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return Undecoded(raw)
+
+
 def key_maker(constants: Sequence[str], places: Sequence[int]) -> Callable[[Sequence[object]], str]:
     """Makes the key text of a row: a JSON array of constants and key values, different for different keys."""
     if len(places) != 1:
@@ -173,6 +184,41 @@ def key_maker(constants: Sequence[str], places: Sequence[int]) -> Callable[[Sequ
     return make
 
 
+def typed(text: str | None, declared: str, known: Iterable[object] = ()) -> object:
+    """A value from its text form: the one of ``known`` that is shown so, else what the column's type makes of the text.
+
+    Raises UnfitError.
+    """
+    for value in known:
+        if shown(value) == text:
+            return value
+    if text is None:
+        return None
+    if text.startswith("\\x") and affinity_of(declared) is Affinity.BLOB:
+        return bytes.fromhex(text[2:])
+    convert = converter("text" if not _NUMBER.fullmatch(text) else "numeric", declared)
+    if convert is not None:
+        return convert(text)
+    numeric = affinity_of(declared) is Affinity.BLOB and any(isinstance(value, (int, float)) for value in known)
+    return _to_number(text, Affinity.NUMERIC, "numeric") if numeric else text
+
+
+def image_call(values: Sequence[str]) -> str:
+    """The SQL expression for the image of these expressions, as ``encode_image`` makes it."""
+    if len(values) <= _BATCH_OF_ARGUMENTS:
+        return f"replicator_image({', '.join(values)})"
+    rest = image_call(values[_BATCH_OF_ARGUMENTS:])
+    start = image_call(values[:_BATCH_OF_ARGUMENTS])
+    return f"(substr({start}, 1, length({start}) - 1) || ',' || substr({rest}, 2))"
+
+
+def image_value(image: str | None, place: int, count: int) -> str | bytes | int | float | None:
+    """One value of an image of ``count`` values; None where there is no such image."""
+    values = decode_image(image) if image is not None else []
+    value = values[place] if len(values) == count else None
+    return value if isinstance(value, (str, bytes, int, float)) else None
+
+
 # --- checksum -----------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +229,14 @@ def checksum(*values: object) -> bytes:
     in Python.
     """
     return hashlib.sha256(marshal.dumps(values, 2)).digest()[:16]  # type: ignore[arg-type]
+
+
+def checksum_of(values: Sequence[object]) -> bytes:
+    """What ``checksum_call`` makes of these values."""
+    if len(values) <= _BATCH_OF_ARGUMENTS:
+        return checksum(*values)
+    starts = range(0, len(values), _BATCH_OF_ARGUMENTS)
+    return checksum_of([checksum_of(values[start : start + _BATCH_OF_ARGUMENTS]) for start in starts])
 
 
 def checksum_call(values: Sequence[str]) -> str:

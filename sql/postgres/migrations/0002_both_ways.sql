@@ -27,3 +27,21 @@ create index conflict_waiting on replicator.conflict (parked) where state = 'wai
 
 -- A link that stayed away longer than the retention: pruning no longer waits for it, it must resync.
 alter table replicator.acknowledged add column expired_at timestamptz;
+
+-- A record literal of a key, whatever its columns: shorter keys are filled up with commas before they are cast to it.
+create type replicator.key_fields as (
+    k0 text, k1 text, k2 text, k3 text, k4 text, k5 text, k6 text, k7 text, k8 text, k9 text, k10 text, k11 text,
+    k12 text, k13 text, k14 text, k15 text, k16 text, k17 text, k18 text, k19 text, k20 text, k21 text, k22 text, k23 text,
+    k24 text, k25 text, k26 text, k27 text, k28 text, k29 text, k30 text, k31 text
+);
+
+-- Rows that other tables' rows follow and that came to concern other sites: followers written by transactions that were
+-- open meanwhile may have the old route. `statement` announces them again (parameters: `key`, the time), once all those
+-- transactions have ended; `horizon` is the first snapshot in which the move was seen.
+create table replicator.moved (
+    id bigint generated always as identity primary key,
+    topology text not null,
+    statement text not null,
+    key text not null,
+    horizon pg_snapshot
+);

@@ -8,6 +8,8 @@ alter table replicator_outbox add column route;
 create index replicator_outbox_route on replicator_outbox (route, seq) where route is not null;
 
 -- Rows of link 0 are the centre's own: the version of every row that more than one side writes, by the target's whole key.
+-- A captured table of the centre whose ledger keeps who wrote each row last (rows of link 0).
+alter table replicator_relation add column versioned integer;
 alter table replicator_ledger add column origin text;
 alter table replicator_ledger add column image text;
 -- Up to which outbox row the centre's own writes are in the ledger.
@@ -38,3 +40,8 @@ alter table replicator_conflict add column parked integer not null default 0;
 
 -- A link that stayed away longer than the retention: pruning no longer waits for it, it must resync.
 alter table replicator_acknowledged add column expired_at text;
+-- At a centre: which routes the link's site reads (a JSON list).
+alter table replicator_acknowledged add column routes text;
+
+-- At a site: the base that came with a row the site has refused so far.
+alter table replicator_parked add column base text;

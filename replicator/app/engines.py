@@ -1,0 +1,100 @@
+"""Opens databases by their engine: as places to install into and to digest, and as the two ends of links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from replicator.engines.postgres.audit import PostgresAudit
+from replicator.engines.postgres.installer import PostgresInstaller
+from replicator.engines.postgres.routed import PostgresRoutedSource
+from replicator.engines.postgres.source import PostgresSource
+from replicator.engines.postgres.target import PostgresTarget
+from replicator.engines.postgres.wal.installer import PostgresWalInstaller
+from replicator.engines.postgres.wal.source import PostgresWalSource
+from replicator.engines.sqlite.audit import SqliteAudit
+from replicator.engines.sqlite.installer import SqliteInstaller
+from replicator.engines.sqlite.routed import SqliteRoutedSource
+from replicator.engines.sqlite.source import SqliteSource
+from replicator.engines.sqlite.target import SqliteTarget
+from replicator.engines.sqlite.watch import Watcher
+from replicator.model import Direction, Engine, LinkName, TablePlan
+from replicator.ports import Auditable, InFlight, Installable, Source, Target
+from replicator.settings import CENTRE, Database, Settings
+
+
+class CapturedSource(Source, InFlight, Protocol):
+    """A source as both engines have it: it also tells what is in flight."""
+
+
+class Engines:
+    """The databases of one topology.
+
+    What waits for changes is shared: one watcher of files, and one listener at a PostgreSQL centre for all of its links.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._watcher = Watcher()
+        directions = {settings.direction_of(rule) for rule in settings.tables}
+        self._rises = any(direction.rises for direction in directions)
+        self._falls = any(direction.falls for direction in directions)
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions every site has a link for, the one to the centre first."""
+        known = ((Direction.TO_CENTRE, self._rises), (Direction.FROM_CENTRE, self._falls))
+        return tuple(direction for direction, used in known if used)
+
+    def database(self, place: str) -> Database:
+        """The settings of a place: a site's name, or CENTRE."""
+        return self._settings.centre if place == CENTRE else self._settings.sites[place]
+
+    def installable(self, place: str) -> Installable:
+        """A place as a database to install into; close it."""
+        database = self.database(place)
+        if database.engine is Engine.SQLITE:
+            return SqliteInstaller(database.path, may_be_absent=place == CENTRE)
+        if self._from_log(place):
+            return PostgresWalInstaller(database.dsn)
+        return PostgresInstaller(database.dsn)
+
+    def _from_log(self, place: str) -> bool:
+        """Whether a place's changes are captured from its write-ahead log."""
+        return place != CENTRE and self._settings.sites[place].capture == "wal"
+
+    def auditable(self, place: str) -> Auditable:
+        """A place as a database to digest; close it."""
+        database = self.database(place)
+        if database.engine is Engine.SQLITE:
+            return SqliteAudit(database.path)
+        return PostgresAudit(database.dsn)
+
+    def source(self, link: LinkName, plans: Sequence[TablePlan], *, keep_open: bool = True) -> CapturedSource:
+        """Where a link's changes come from: the site, or the centre; close it.
+
+        ``keep_open``: whether a source at the centre may keep its connection while idle.
+        """
+        days = self._settings.defaults.retention_days
+        if link.direction.rises:
+            database = self.database(link.site)
+            if database.engine is Engine.SQLITE:
+                return SqliteSource(database.path, link, plans, watcher=self._watcher, retention_days=days)
+            if self._from_log(link.site):
+                return PostgresWalSource(database.dsn, link, plans)
+            return PostgresSource(database.dsn, link, plans)
+        centre = self.database(CENTRE)
+        if centre.engine is Engine.SQLITE:
+            return SqliteRoutedSource(centre.path, link, plans, watcher=self._watcher, retention_days=days)
+        return PostgresRoutedSource(centre.dsn, link, plans, retention_days=days, keep_open=keep_open)
+
+    def target(self, link: LinkName, plans: Sequence[TablePlan]) -> Target:
+        """Where a link's changes go: the centre, or the site; close it.
+
+        At the centre, links of sites that get changes too are answered with markers, and what they bring is sent on.
+        """
+        database = self.database(CENTRE if link.direction.rises else link.site)
+        answers = link.direction.rises and self._falls
+        if database.engine is Engine.SQLITE:
+            return SqliteTarget(database.path, link, plans, answers=answers)
+        return PostgresTarget(database.dsn, link, plans, answers=answers)

@@ -1,0 +1,197 @@
+"""Conflicts of the span in hand at a PostgreSQL target: found, recorded as decided, carried out and answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import psycopg
+
+from replicator.engines.postgres.lane import Lane
+from replicator.engines.postgres.session import Session
+from replicator.engines.postgres.verdicts import Verdicts
+from replicator.model import Conflict, ConflictKind, Decision, Verdict
+from replicator.records import parse_record
+from replicator.sqlfiles import statement
+
+_CHUNK = 1000
+"""Conflicts fetched at once: bounds memory when every row conflicts."""
+
+_FEW = 100
+
+CENTRE = "centre"
+"""Who wrote a row that no link brought."""
+
+Image = Mapping[str, object] | None
+
+
+def conflicts_sql(name: str) -> str:
+    """A statement of the conflicts file that needs no rendering."""
+    return statement("sql/postgres/conflicts.sql", name)
+
+
+class Decisions:
+    """The conflicts and decisions of one transaction.
+
+    Args:
+        session: the link's.
+        answers: whether the site gets this database's changes too, so that it is told what became of its own.
+    """
+
+    def __init__(self, session: Session, *, answers: bool) -> None:
+        self._session = session
+        self._answers = answers
+        self._skews: dict[str, int] | None = None
+        self.corrected = 0
+
+    # --- found ---
+
+    def find(self, lane: Lane, *, move: bool) -> Iterator[Conflict]:
+        """The lane's conflicts, streamed through a server-side cursor."""
+        feed = self._session.read_version_feed(lane.place) if lane.plan.versioned else 0
+        self._session.run(Verdicts(lane).lock_rows)
+        with psycopg.RawServerCursor(self._session.connection, "replicator_conflicts") as cursor:
+            cursor.itersize = _CHUNK
+            found = Verdicts(lane).find_conflicts(move=move, origin=self._session.link.origin)
+            cursor.execute(found.encode(), (feed,))
+            for row in cursor:
+                yield self._conflict(lane, row)
+
+    def _conflict(self, lane: Lane, row: tuple[object, ...]) -> Conflict:
+        (
+            order, existed, present, changed_at, key, found, before, stored, after, current, at, origin, gone, answer,
+            untouched,
+        ) = row  # fmt: skip
+        base = before if before is not None else _stored(lane, stored)
+        writer = "" if at is None else self._place(cast("str | None", origin))
+        return Conflict(
+            ord=cast("int", order),
+            relation=lane.number,
+            table=lane.place,
+            key=str(key),
+            kind=_kind(bool(existed), bool(present), bool(found), bool(gone)),
+            before=cast("Image", base) if existed else None,
+            after=cast("Image", after),
+            current=cast("Image", current),
+            changed_at=cast("int", changed_at),
+            policy=lane.plan.policy,
+            site=self._session.link.site,
+            based=not existed or base is not None,
+            current_origin=writer,
+            current_at=cast("int | None", at) or 0,
+            clock_error_us=self._clock_error(writer),
+            answer=str(answer or ""),
+            untouched=bool(untouched),
+        )
+
+    def _place(self, origin: str | None) -> str:
+        """A site of this topology by its name; anybody else wrote at the centre."""
+        topology, _, site = (origin or "").rpartition("/")
+        return site if topology == self._session.link.topology else CENTRE
+
+    def _clock_error(self, writer: str) -> int:
+        """How far the clock of the site and that of the row's last writer may be apart, as measured at their last contacts."""
+        if self._skews is None:
+            found = self._session.run(conflicts_sql("read_skews"), self._session.link.topology, prepare=True)
+            self._skews = dict(cast("list[tuple[str, int]]", found.fetchall()))
+        own = self._session.link.site
+        return self._skews.get(own, 0) + (self._skews.get(writer, 0) if writer != own else 0)
+
+    # --- recorded ---
+
+    def record(self, decisions: Sequence[Decision]) -> None:
+        """Write a chunk of decisions to the record, and beside the span for the applying statements."""
+        chunk = json.dumps([_recorded(decision) for decision in decisions], ensure_ascii=False)
+        self._session.run(conflicts_sql("add_decisions"), self._session.link_id, chunk)
+
+    def recorded(self, count: int) -> None:
+        """All decisions of a span are on record; so many they are."""
+        if count > _FEW:
+            self._session.run(conflicts_sql("analyze_decisions"))
+
+    # --- carried out ---
+
+    def note_beliefs(self, lane: Lane) -> None:
+        """Write to the ledger what the site made of each row itself, whatever was decided: that is what it believes."""
+        if lane.plan.ledgered:
+            feed, _ = self._session.read_feed(lane.place)
+            for step in Verdicts(lane).record_ledger:
+                self._session.run(step, feed, lane.number)
+
+    def merge(self, lane: Lane) -> None:
+        """Put the rows that merges make into the span. Raises RejectedError when a value does not fit its column."""
+        self._session.run(Verdicts(lane).merge_decided, lane.number)
+
+    def park(self, lane: Lane, retried: int | None) -> int:
+        """Set aside what waits for a person; how many. ``retried``: the parked change in hand, which keeps its number."""
+        columns = [lane.relation.columns[place] for place in lane.live]
+        return self._session.run(
+            Verdicts(lane).park_decided, self._session.link_id, lane.place, columns, "waits for a decision", None,
+            lane.number, retried,
+        ).rowcount  # fmt: skip
+
+    def correct(self, lane: Lane) -> None:
+        """Tell the site, and it alone, what stands here in place of what it wrote."""
+        if self._answers and lane.plan.direction.falls:
+            number = self._session.read_captured(lane.plan.target)
+            step = Verdicts(lane).add_corrections
+            self.corrected += self._session.run(step, number, route_to(self._session), lane.number).rowcount
+
+    def correct_nothing(self, lane: Lane) -> None:
+        """Tell the site of rows that came and went there: it has passed over what came for them from here meanwhile."""
+        if self._answers and lane.plan.direction.falls:
+            number = self._session.read_captured(lane.plan.target)
+            self.corrected += self._session.run(Verdicts(lane).correct_nothing, number, route_to(self._session)).rowcount
+
+
+def route_to(session: Session) -> str:
+    """The route of outbox rows for the link's site alone."""
+    return f"@{session.link.origin}"
+
+
+def dump(image: Image) -> str | None:
+    """An image as a ``conflict`` row has it."""
+    return None if image is None else json.dumps(image, ensure_ascii=False)
+
+
+def _recorded(decision: Decision) -> Mapping[str, object]:
+    """One decision as the statement takes it: as JSON, because images are that already and need no escapes."""
+    conflict = decision.conflict
+    return {
+        "number": conflict.relation, "ord": conflict.ord, "relation": conflict.table, "key": conflict.key,
+        "kind": conflict.kind, "before": conflict.before, "after": conflict.after, "current": conflict.current,
+        "result": _result(decision), "changed_at": conflict.changed_at, "policy": decision.rule,
+        "verdict": decision.verdict, "reason": decision.reason, "based": conflict.based,
+        "current_origin": conflict.current_origin, "current_at": conflict.current_at,
+        "clock_error_us": conflict.clock_error_us, "unsure": decision.unsure, "on_record": decision.on_record,
+    }  # fmt: skip
+
+
+def _result(decision: Decision) -> Image:
+    """The row the decision leaves."""
+    match decision.verdict:
+        case Verdict.APPLY:
+            return decision.conflict.after
+        case Verdict.MERGE:
+            return decision.result
+        case Verdict.KEEP | Verdict.PARK:
+            return decision.conflict.current
+
+
+def _stored(lane: Lane, stored: object) -> Image:
+    """A base on record in the ledger; none when it was written for other columns."""
+    values = parse_record(stored) if isinstance(stored, str) else []
+    if len(values) != len(lane.live):
+        return None
+    return dict(zip((lane.plan_column(i).target for i in lane.live), values, strict=True))
+
+
+def _kind(existed: bool, present: bool, found: bool, gone: bool) -> ConflictKind:
+    if not present:
+        return ConflictKind.DELETE_DIFFERS
+    if not existed:
+        return ConflictKind.INSERT_EXISTS
+    if found:
+        return ConflictKind.UPDATE_DIFFERS
+    return ConflictKind.UPDATE_DELETED if gone else ConflictKind.UPDATE_MISSING

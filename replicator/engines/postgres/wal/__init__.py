@@ -1,0 +1,1 @@
+"""Capture from the write-ahead log: a logical replication slot read into the outbox, instead of triggers."""

@@ -1,0 +1,91 @@
+"""Reads what there is of a topology's capture from the log, and says what takes it away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from replicator.engines.postgres.catalogue import rows
+from replicator.engines.postgres.connection import PostgresConnection
+from replicator.engines.postgres.wal import planned
+from replicator.engines.postgres.wal.planned import Definition, Identity
+from replicator.engines.postgres.wal.slot import Slot, find_slot, slot_name
+from replicator.model import PlannedStatement, TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What there is of a topology's capture from the log.
+
+    ``strays``: a slot of our name that is not on record; ``tables``: whether our tables for it are there.
+    """
+
+    name: str
+    slot: Slot | None = None
+    strays: bool = False
+    publication: bool = False
+    published: frozenset[TableName] = frozenset()
+    relations: dict[int, tuple[Definition, str]] = field(default_factory=dict)
+    tables: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether the slot continues what the outbox has."""
+        return self.slot is not None and not self.slot.obstacle
+
+
+def read_facts(connection: PostgresConnection, topology: str) -> Facts:
+    """What there is of a topology's capture from the log."""
+    ((database,),) = rows(connection, "wal", "current_database")
+    name = slot_name(topology, str(database))
+    slot = None
+    relations: dict[int, tuple[Definition, str]] = {}
+    ((tables,),) = rows(connection, "wal", "has_tables")
+    if tables:
+        slot = find_slot(connection, topology)
+        for number, oid, types, where, columns, filter_types, truncates, state in rows(
+            connection, "wal", "wal_relations", topology
+        ):
+            known = Definition(
+                int(str(oid)), _texts(types), str(where), _texts(columns), _texts(filter_types), bool(truncates)
+            )
+            relations[int(str(number))] = known, str(state)
+    name = slot.name if slot else name
+    ((_, _, publication, exists, *_),) = rows(connection, "wal", "facts", name)
+    published = frozenset(
+        TableName(str(schema), str(table)) for schema, table in rows(connection, "wal", "published", name)
+    )
+    return Facts(name, slot, bool(exists) and slot is None, bool(publication), published, relations, bool(tables))
+
+
+def read_identities(connection: PostgresConnection, oids: Sequence[int]) -> list[Identity]:
+    """Those of the tables, and their partitions, whose old rows the log does not have in full."""
+    found = rows(connection, "wal", "identities", list(oids))
+    return [
+        Identity(int(str(oid)), TableName(str(schema), str(table)), str(identity), str(index), bool(owned))
+        for oid, schema, table, identity, index, owned in found
+    ]
+
+
+def uninstall_steps(connection: PostgresConnection, topology: str) -> list[PlannedStatement]:
+    """What removes a topology's capture from the log; nothing where there is none."""
+    facts = read_facts(connection, topology)
+    steps = []
+    if facts.slot is not None or facts.strays:
+        steps.append(planned.drop_slot(facts.slot.name if facts.slot else facts.name))
+    if facts.publication:
+        steps.append(planned.drop_publication(facts.name))
+    if not facts.tables:
+        return steps
+    if not rows(connection, "wal", "others", topology)[0][0]:
+        found = rows(connection, "wal", "changed_identities")
+        for oid, schema, table, identity, index in found:
+            name = TableName(str(schema), str(table))
+            steps.append(planned.restore_identity(Identity(int(str(oid)), name, str(identity), str(index))))
+    if facts.slot is not None:
+        steps.append(planned.forget_slot(topology))
+    return steps
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()

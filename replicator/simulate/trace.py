@@ -1,0 +1,147 @@
+"""Who wrote what after having seen what: the proof that no acknowledged write vanished without a recorded decision. Pure.
+
+Rows carry a *stamp* in one plain column: every write of a history that changes it leaves one that nobody else leaves. A
+write of a row counts as kept when, at the end,
+
+* its stamp is the row's, at the centre; or
+* a later write or delete of the row was made by somebody who had it before him (it was superseded in sight of it); or
+* a conflict on record names it: as the change, as the row it met, or as the base; or
+* it was parked for a time, and a later change of the same place took its turn, or a person decided about it.
+
+A delete of a row that bore stamp u counts as kept unless the row stands at the end and its writers never saw it gone: unless,
+that is, following the final stamp back by what each writer had before him leads to u. Then a conflict on record must have
+met a deleted row, or brought a delete.
+
+Rows that were given a stamp used before (A-B-A) are not judged, nor are writes of a site whose file was replaced: what a
+restore takes away nobody can find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+RowName = tuple[str, tuple[str, ...]]
+"""A table and the row's key there, constants first, as text."""
+
+Stamps = Mapping[RowName, str]
+"""Rows that are there, and their stamps (empty: none)."""
+
+_FIRST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One write: ``seen`` is the stamp the writer had before him, None where there was no row; ``stamp`` None: a delete."""
+
+    row: RowName
+    place: str
+    step: int
+    seen: str | None
+    stamp: str | None
+
+    def __str__(self) -> str:
+        table, key = self.row
+        what = "delete" if self.stamp is None else f"write {self.stamp}"
+        return f"{what} of {table} ({', '.join(key)}) by {self.place} in step {self.step}"
+
+
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What the conflicts on record name: stamps, and rows of which a deletion took part."""
+
+    stamps: Collection[str]
+    deleted: Collection[RowName]
+
+
+def stamp(step: int, action: int) -> str:
+    """A stamp nobody else uses; its digits alone are a number that no other value of a history is."""
+    return f"w{_FIRST + 20 * step + action}"
+
+
+def is_stamp(text: str) -> bool:
+    """Whether a value was made by ``stamp``."""
+    digits = text.removeprefix("w")
+    return digits.isascii() and digits.isdigit() and int(digits) >= _FIRST
+
+
+def digits_of(text: str) -> str:
+    """A stamp's number, which is the same in columns of text and of numbers."""
+    return text.removeprefix("w")
+
+
+@dataclass(slots=True)
+class Trace:
+    """All writes of a history."""
+
+    written: list[Written] = field(default_factory=list)
+    unjudged: set[RowName] = field(default_factory=set)
+    decided: set[str] = field(default_factory=set)
+    """Stamps of changes that were parked, and of rows a person decided about."""
+    excused: dict[str, int] = field(default_factory=dict)
+    """Site whose file was replaced → the step from which on its writes may be gone."""
+
+    def note(self, place: str, step: int, before: Stamps, after: Stamps) -> None:
+        """What a transaction did, told from the rows before and behind it."""
+        for row in sorted(before.keys() | after.keys()):
+            old, new = before.get(row), after.get(row)
+            if old == new:
+                continue
+            if new is not None and not is_stamp(new):
+                self.unjudged.add(row)
+            self.written.append(Written(row, place, step, _number(old), _number(new)))
+
+    def note_decided(self, images: Iterable[Mapping[str, object] | None]) -> None:
+        """Changes that are parked, and rows a person decided about."""
+        values = (str(value) for image in images if image is not None for value in image.values())
+        self.decided.update(digits_of(value) for value in values if is_stamp(value))
+
+    def vanished(self, final: Stamps, record: OnRecord) -> Iterator[str]:
+        """A sentence per write that is neither final nor superseded nor on record."""
+        superseded = {(each.row, each.seen) for each in self.written if each.seen is not None}
+        makers = {each.stamp: each for each in self.written if each.stamp is not None}
+        for each in self.written:
+            if each.row in self.unjudged or each.step >= self.excused.get(each.place, 1 << 62):
+                continue
+            if each.stamp is None:
+                if each.seen and self._back(each, final, makers) and each.row not in record.deleted:
+                    yield f"{each}: the row is back, and no conflict is on record"
+            elif not (
+                _number(final.get(each.row)) == each.stamp
+                or (each.row, each.stamp) in superseded
+                or each.stamp in record.stamps
+                or each.stamp in self.decided
+            ):
+                yield f"{each}: vanished, and no conflict is on record"
+
+    @staticmethod
+    def _back(delete: Written, final: Stamps, makers: Mapping[str, Written]) -> bool:
+        stamp = _number(final.get(delete.row))
+        met: set[str] = set()
+        while stamp is not None and stamp not in met:
+            if stamp == delete.seen:
+                return True
+            met.add(stamp)
+            maker = makers.get(stamp)
+            stamp = maker.seen if maker else None
+        return False
+
+
+def on_record(images: Iterable[tuple[str, Iterable[Mapping[str, object] | None]]], stamps: Mapping[str, str],
+              keys: Mapping[str, tuple[str, ...]]) -> OnRecord:  # fmt: skip
+    """What conflicts name: (table, its images) → stamps and rows; ``stamps`` and ``keys`` name a table's columns."""
+    found: set[str] = set()
+    deleted: set[RowName] = set()
+    for table, given in images:
+        rows = list(given)
+        there = [image for image in rows if image is not None]
+        if table in stamps:
+            values = (image.get(stamps[table]) for image in there)
+            found.update(digits_of(str(value)) for value in values if value is not None)
+        if len(there) < len(rows) and there and table in keys:
+            deleted.update((table, tuple(str(image.get(name)) for name in keys[table])) for image in there)
+    return OnRecord(found, deleted)
+
+
+def _number(text: str | None) -> str | None:
+    return None if text is None else digits_of(text)
