@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from replicator.errors import ReplicatorError, RetryableError, SettingsError
-from replicator.model import Finding, TablePlan
+from replicator.model import CentralTable, Finding, TablePlan
 from replicator.ports import Installable
 
 _AT_ONCE = 8
@@ -63,6 +63,9 @@ class Looks:
 
     sends: Sequence[TablePlan] | None
     receives: Sequence[TablePlan] | None
+    captured: Sequence[CentralTable] = ()
+    """The centre's own tables whose changes go to sites."""
+    topology: str = ""
 
 
 def check_places(places: Mapping[str, Looks], opened: Open) -> Report:
@@ -77,6 +80,10 @@ def check_places(places: Mapping[str, Looks], opened: Open) -> Report:
                     found += database.check(looks.sends, as_source=True)
                 if looks.receives is not None:
                     found += database.check(looks.receives, as_source=False)
+                if looks.captured:
+                    found += database.check_central(looks.topology, looks.receives or (), looks.captured)
+                if looks.captured and not any(is_problem(each) for each in found):
+                    found += database.check_captured(looks.captured)
             return list(dict.fromkeys(found))
         except ReplicatorError as error:
             return [finding_of(place, "access", error)]

@@ -71,12 +71,14 @@ class Looks:
     """How a link is looked at.
 
     ``record``: what its target has on record of it, and the target's clock (microseconds); raises when it does not answer.
-    ``source``: opens its source.
+    ``source``: opens its source. ``planned``: whether the source knows what concerns the link (not where the site never
+    answered).
     """
 
     link: LinkName
     record: Callable[[], tuple[LinkRecord | None, int]]
     source: Callable[[], Source]
+    planned: bool = True
 
 
 def read_status(looks: Looks) -> LinkStatus:
@@ -89,7 +91,7 @@ def read_status(looks: Looks) -> LinkStatus:
         record, away = None, error
     try:
         with closing(looks.source()) as source:
-            return _ask(known, record, source) if away is None else _ask_source(known, source, away)
+            return _ask(known, record, source) if away is None else _ask_source(known, source, away, looks.planned)
     except ReplicatorError as error:
         return _troubled(known, away or error)
 
@@ -127,18 +129,17 @@ def _behind(known: LinkStatus, source: Source, position: Position | None) -> Lin
     )
 
 
-def _ask_source(known: LinkStatus, source: Source, away: ReplicatorError) -> LinkStatus:
-    """The target does not answer: its source knows when it acknowledged something last, and whether it has expired.
-
-    How much waits for it cannot be said: which rows are a site's depends on its tables.
-    """
+def _ask_source(known: LinkStatus, source: Source, away: ReplicatorError, planned: bool) -> LinkStatus:
+    """The target does not answer: its source knows what it acknowledged last, and when, and what lies behind that."""
     found = _troubled(known, away)
     standing = source.read_standing()
     if standing is None:
         return found
     proof = max(source.read_clock() - standing.acknowledged_at, 0) / 1e6
     found = replace(found, proof_seconds=proof)
-    return replace(found, health=Health.EXPIRED) if standing.expired else found
+    if standing.expired:
+        return replace(found, health=Health.EXPIRED)
+    return _behind(found, source, standing.position) if planned else found
 
 
 def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkStatus:

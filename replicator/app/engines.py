@@ -8,7 +8,6 @@ from typing import Protocol
 from replicator.engines.postgres.audit import PostgresAudit
 from replicator.engines.postgres.installer import PostgresInstaller
 from replicator.engines.postgres.routed import PostgresRoutedSource
-from replicator.engines.postgres.source import PostgresSource
 from replicator.engines.postgres.target import PostgresTarget
 from replicator.engines.postgres.wal.installer import PostgresWalInstaller
 from replicator.engines.postgres.wal.source import PostgresWalSource
@@ -80,9 +79,7 @@ class Engines:
             database = self.database(link.site)
             if database.engine is Engine.SQLITE:
                 return SqliteSource(database.path, link, plans, watcher=self._watcher, retention_days=days)
-            if self._from_log(link.site):
-                return PostgresWalSource(database.dsn, link, plans)
-            return PostgresSource(database.dsn, link, plans)
+            return PostgresWalSource(database.dsn, link, plans, expected=self._from_log(link.site))
         centre = self.database(CENTRE)
         if centre.engine is Engine.SQLITE:
             return SqliteRoutedSource(centre.path, link, plans, watcher=self._watcher, retention_days=days)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from replicator.app.audits import audit_site, audited_tables
 from replicator.app.engines import CapturedSource, Engines
+from replicator.app.memory import Memory
 from replicator.audit import Audited, Limits, TableReport
 from replicator.errors import ReplicatorError, SetupError
 from replicator.install import Roles, install_database
@@ -48,6 +49,9 @@ class App:
         self._compiled: tuple[frozenset[str], Topology] | None = None
         self._filled: Settings | None = None
         self._lock = threading.Lock()
+        self._memory = Memory(settings.topology, lambda: self.installable(CENTRE))
+        self.away: dict[str, ReplicatorError] = {}
+        """Sites that do not answer and are taken as the centre knew them last, for work at the centre alone."""
 
     @classmethod
     def open(cls, path: str | Path) -> App:
@@ -103,7 +107,12 @@ class App:
     def connect(self, site: str, direction: Direction = Direction.TO_CENTRE, *, keep_open: bool = True) -> Ends:
         """Both ends of a link, planned against the catalogues as they are now."""
         link = self.link(site, direction)
+        if site in self.away:
+            self.forget(site)
         plans = self.link_plans(site, direction)
+        with self._lock:
+            catalogue = self._catalogues[site]
+        self._memory.keep(site, catalogue)
         return Ends(self._engines.source(link, plans, keep_open=keep_open), self.target(link, plans))
 
     # --- catalogues ---
@@ -132,6 +141,24 @@ class App:
             list(pool.map(read, wanted))
         return failed
 
+    def recall(self, failed: Mapping[str, ReplicatorError]) -> None:
+        """Take sites that did not answer as the centre knew them last, where it ever did: from here on they are `away`."""
+        for site, error in failed.items():
+            catalogue = None if site == CENTRE or CENTRE in failed else self._memory.recall(site)
+            if catalogue is not None:
+                with self._lock:
+                    self._catalogues[site], self._compiled = catalogue, None
+                    self.away[site] = error
+
+    def plans_at_centre(self, link: LinkName) -> tuple[TablePlan, ...]:
+        """A link's plans for work at the centre alone, which does not need the site. Raises its error if it never answered."""
+        if not self.knows(link.site):
+            failed = self.read_catalogues([link.site])
+            self.recall(failed)
+            for site in failed.keys() - self.away.keys():
+                raise failed[site]
+        return self.link_plans(link.site, link.direction)
+
     def _is_unmade(self, place: str) -> bool:
         """Whether the place is a SQLite file that is not there yet; a centre's is made by install."""
         database = self.database(place)
@@ -149,6 +176,7 @@ class App:
         """Read a place's catalogue again when it is next needed; of the centre, the sites' parameters as well."""
         with self._lock:
             self._catalogues.pop(place, None)
+            self.away.pop(place, None)
             self._compiled = None
             self._filled = None if place == CENTRE else self._filled
 
@@ -257,7 +285,13 @@ class App:
             asked.append(self.roles(place))
             return asked[-1]
 
-        return install_database(lambda: self.installable(place), self.settings.topology, roles, advance)
+        done = install_database(lambda: self.installable(place), self.settings.topology, roles, advance)
+        if place == CENTRE:
+            self._memory.forget()
+            for site in self.sites:
+                if self.knows(site) and site not in self.away:
+                    self._memory.keep(site, self._catalogues[site])
+        return done
 
     def _lacks_tables(self, place: str, roles: Roles) -> bool:
         """Whether what is received goes to tables the place did not have when it was looked at."""

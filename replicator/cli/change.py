@@ -46,7 +46,7 @@ def change() -> None:
     """See where one change of a site has arrived."""
 
 
-@change.command()
+@change.command(epilog=_EPILOG)
 @common
 @click.argument("name", metavar="SITE:ID")
 def status(config: str, sites: Sequence[str], as_json: bool, name: str) -> None:

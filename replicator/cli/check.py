@@ -89,7 +89,7 @@ def _looks(app: App, place: str, *, fits: bool) -> Looks:
     if not fits:
         return Looks(None, ()) if place == CENTRE else Looks((), None)
     roles = app.roles(place)
-    return Looks(roles.sends, roles.receives)
+    return Looks(roles.sends, roles.receives, roles.captured, app.settings.topology)
 
 
 def _show(places: dict[str, list[Finding]], urls: dict[str, str], problems: bool) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from replicator.cli.options import common, open_app
-from replicator.cli.output import BAD, GOOD, WARN, count, image, note, say, show_json, show_table, shown
+from replicator.cli.options import common, open_app, plans_at_centre
+from replicator.cli.output import BAD, GOOD, WARN, count, image, say, show_json, show_table, shown
 from replicator.cli.times import at, since_moment
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ Examples:
   replicator conflicts list
   replicator conflicts list --waiting
   replicator conflicts list --site clinic_a --table stock --since 2h --limit 20
+
+Exit codes: 0 listed (also when there is none), 3 error.
 """
 _SHOW = """\b
 "changed" says who changed a column since both sides last agreed; "result" is the row the decision left.
@@ -46,10 +48,14 @@ _SHOW = """\b
 Examples:
   replicator conflicts show 12
   replicator conflicts show 12 --json
+
+Exit codes: 0 shown, 3 error (such as no conflict of that number).
 """
 _EXPLAIN = """\b
 Examples:
   replicator conflicts explain 12
+
+Exit codes: 0 shown, 3 error (such as no conflict of that number).
 """
 _COLOURS = {"both": BAD, "site": GOOD, "centre": WARN, "both alike": GOOD}
 
@@ -164,14 +170,8 @@ def find(app: App, sites: Sequence[str], number: int) -> tuple[str, RecordedConf
 
 
 def plans(app: App, site: str) -> Sequence[TablePlan]:
-    """What the site sends; nothing while it is away, for a record can be read without it."""
-    from replicator.errors import RetryableError
-
-    try:
-        return app.link_plans(site)
-    except RetryableError as error:
-        note(f"{site} is away, its tables are not looked at: {error.message}")
-        return ()
+    """What the site sends, as the centre knew it last while the site is away."""
+    return plans_at_centre(app, app.link(site))
 
 
 def policy_of(planned: Sequence[TablePlan], table: str) -> PolicyPlan | None:

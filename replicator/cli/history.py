@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from replicator.cli.options import common, open_app
-from replicator.cli.output import BAD, EXIT_DIFFERENT, EXIT_ERROR, image, say, show_error, show_json, show_table
+from replicator.cli.output import (
+    BAD,
+    EXIT_DIFFERENT,
+    EXIT_ERROR,
+    errors_of,
+    image,
+    say,
+    show_error,
+    show_json,
+    show_table,
+)
 from replicator.cli.times import at
 from replicator.errors import ReplicatorError, SetupError
 
@@ -41,6 +51,7 @@ def history(config: str, sites: Sequence[str], as_json: bool, table: str, key: t
 
     app = open_app(config)
     failed = dict(app.read_catalogues())
+    app.recall(failed)
     looks = list(_looks(app, app.chosen(sites), failed, table, key))
     if not looks and not failed:
         raise SetupError(f"no link carries a table {table!r}", hint="name it as it is called at the centre")
@@ -48,8 +59,7 @@ def history(config: str, sites: Sequence[str], as_json: bool, table: str, key: t
     failed |= dict(found.failed)
     if as_json:
         events = [{"place": each.place, "link": str(each.link), **asdict(each.event)} for each in found.known]
-        errors = {place: {"error": error.message, "hint": error.hint} for place, error in failed.items()}
-        show_json({"table": table, "key": key, "events": events, "failed": errors})
+        show_json({"table": table, "key": key, "events": events, "failed": errors_of(failed)})
     else:
         _show(found.known, f"{table} {', '.join(key)}")
         for place, error in failed.items():
@@ -60,12 +70,12 @@ def history(config: str, sites: Sequence[str], as_json: bool, table: str, key: t
 def _looks(
     app: App, sites: Sequence[str], failed: dict[str, ReplicatorError], table: str, key: tuple[str, ...]
 ) -> Iterator[Look]:
-    """Both ends of every link that carries the table."""
+    """Both ends of every link that carries the table; of a site that is away the ends at the centre."""
     from replicator.history import Look
     from replicator.settings import CENTRE
 
     for site in sites:
-        if site in failed:
+        if not app.knows(site):
             continue
         for link in app.links(site):
             plans = app.link_plans(site, link.direction)
@@ -77,8 +87,10 @@ def _looks(
                 short = key[-len(plan.key) :]
                 ends = ((CENTRE, str(central), key), (site, str(local), short))
                 source, target = ends[::-1] if rises else ends
-                yield Look(link, *source, _opener(app.source, link, plans))
-                yield Look(link, *target, _opener(app.target, link, plans))
+                if source[0] not in failed:
+                    yield Look(link, *source, _opener(app.source, link, plans))
+                if target[0] not in failed:
+                    yield Look(link, *target, _opener(app.target, link, plans))
 
 
 def _opener(

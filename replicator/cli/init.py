@@ -23,6 +23,10 @@ Examples:
   replicator init
   replicator init --topology bloodlab --centre postgresql://localhost/central \\
       --site factory_a=factory_a.sqlite3 --site factory_c=postgresql://localhost/factory_c --table 'devices_*'
+  replicator init --both --topology clinic --centre postgresql://localhost/central \\
+      --site ward_1=ward_1.sqlite3 --site ward_2=ward_2.sqlite3 --table patient --table visit
+
+Exit codes: 0 written, 2 called wrongly, 3 nothing written (the file exists, or would not be a right one).
 """
 
 
@@ -36,8 +40,10 @@ Examples:
 @click.option(
     "--keyed-by-site/--shared-keys", default=None,
     help="Whether sites use the same keys for different rows, so that the site becomes part of the key at the centre. "
-    "Default: yes when there are several sites.",
+    "Default: yes when there are several sites and the tables do not go both ways.",
 )  # fmt: skip
+@click.option("--both", is_flag=True,
+              help="The tables go both ways: changes of the centre, and of other sites, come back to the sites.")  # fmt: skip
 @click.option("--file", "path", metavar="FILE", default="topology.yaml", show_default=True, help="What to write.")
 @click.option("--force", is_flag=True, help="Write over an existing file.")
 @debug_option
@@ -47,6 +53,7 @@ def init(
     sites: Sequence[str],
     tables: Sequence[str],
     keyed_by_site: bool | None,
+    both: bool,
     path: str,
     force: bool,
 ) -> None:
@@ -63,8 +70,9 @@ def init(
     )
     named = dict(_named_site(site) for site in (sites or _ask_sites()))
     globs = tables or [_ask("--table", "Tables (a name, or a glob like devices_*)", "*")]
-    keyed = _is_keyed(named, keyed_by_site)
-    written = _render(file, topology, centre, named, globs, keyed)
+    keyed = bool(keyed_by_site) if both else _is_keyed(named, keyed_by_site)
+    more = (", keyed_by: [site]" if keyed else "") + (", direction: both" if both else "")
+    written = _render(file, topology, centre, named, globs, more)
     _write(file, written)
     say(f"wrote {file}")
     for name in re.findall(r"\$\{(\w+_PASSWORD)\}", written):
@@ -107,14 +115,13 @@ def _named_site(text: str) -> tuple[str, str]:
     return name, url
 
 
-def _render(file: Path, topology: str, centre: str, sites: dict[str, str], tables: Sequence[str], keyed: bool) -> str:
-    key = ", keyed_by: [site]" if keyed else ""
+def _render(file: Path, topology: str, centre: str, sites: dict[str, str], tables: Sequence[str], more: str) -> str:
     return Template(sqlfiles.text("config/init.yaml")).substitute(
         file=file,
         topology=_scalar(topology),
         centre=_database(centre, "CENTRE"),
         sites="\n".join(f"  {_scalar(name)}: {{url: {_database(url, name)}}}" for name, url in sites.items()),
-        tables="\n".join(f"  - {{name: {json.dumps(name, ensure_ascii=False)}{key}}}" for name in tables),
+        tables="\n".join(f"  - {{name: {json.dumps(name, ensure_ascii=False)}{more}}}" for name in tables),
     )
 
 

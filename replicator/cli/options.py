@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from replicator.cli.output import note
+
 if TYPE_CHECKING:
     from replicator.app import App
+    from replicator.model import LinkName, TablePlan
 
 DEBUG, JSON = "replicator.debug", "replicator.json"
 """Keys of ``click.Context.meta``: what the door has to know about the command's options."""
@@ -68,3 +71,12 @@ def open_app(config: str) -> App:
     from replicator.app import App
 
     return App.open(config)
+
+
+def plans_at_centre(app: App, link: LinkName) -> Sequence[TablePlan]:
+    """A link's plans for work at the centre alone; a site that is away is taken as the centre knew it last, with a note."""
+    known = app.knows(link.site)
+    plans = app.plans_at_centre(link)
+    if not known and link.site in app.away:
+        note(f"{link.site} is away, its tables are taken as they were: {app.away[link.site].message}")
+    return plans

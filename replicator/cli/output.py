@@ -14,6 +14,8 @@ from dataclasses import asdict, is_dataclass
 
 import click
 
+from replicator.errors import ReplicatorError
+
 EXIT_DIFFERENT, EXIT_NOT_PROVEN, EXIT_ERROR = 1, 2, 3
 
 GOOD, BAD, WARN, DIM = "green", "red", "yellow", "dim"
@@ -38,6 +40,11 @@ def say(text: str = "", style: str = "") -> None:
         click.secho(text, dim=True)
     else:
         click.secho(text, fg=style or None)
+
+
+def errors_of(failed: Mapping[str, ReplicatorError]) -> dict[str, dict[str, str]]:
+    """Places that did not answer, for ``--json``."""
+    return {place: {"error": error.message, "hint": error.hint} for place, error in failed.items()}
 
 
 def note(text: str) -> None:

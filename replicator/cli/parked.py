@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from replicator.cli.options import common, open_app
+from replicator.cli.options import common, open_app, plans_at_centre
 from replicator.cli.output import (
     BAD,
     EXIT_DIFFERENT,
+    EXIT_ERROR,
     GOOD,
     WARN,
     can_ask,
     count,
+    errors_of,
     say,
+    show_error,
     show_json,
     show_table,
     shown,
 )
 from replicator.cli.times import at
+from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.app import App
-    from replicator.model import LinkName, ParkedChange
+    from replicator.model import LinkName, ParkedChange, TablePlan
     from replicator.parked import Found, Tried
 
 _EPILOG = """\b
@@ -46,6 +50,44 @@ Examples:
   replicator parked retry --all
   replicator parked edit 7 --set result=12.5 --null comment
   replicator parked skip 7 --yes
+
+Exit codes: 0 done, 1 a change was refused again, 3 a place did not answer (what the others know is shown), or error.
+"""
+
+
+_LIST = """\b
+Examples:
+  replicator parked list
+  replicator parked list --site clinic1 --table patient --json
+
+Exit codes: 0 listed (also when there is none), 3 a site did not answer (what the others know is shown), or error.
+"""
+_SHOW = """\b
+Examples:
+  replicator parked show 7
+  replicator parked show clinic1:7
+
+Exit codes: 0 shown, 3 error (such as no change of that number).
+"""
+_RETRY = """\b
+Examples:
+  replicator parked retry 7
+  replicator parked retry --all
+
+Exit codes: 0 applied, 1 one was refused again, 3 a site did not answer (the others are done), or error.
+"""
+_SKIP = """\b
+Examples:
+  replicator parked skip 7
+  replicator parked skip clinic1:7 --yes
+
+Exit codes: 0 dropped, 1 not confirmed, 2 called wrongly, 3 error.
+"""
+_EDIT = """\b
+Examples:
+  replicator parked edit 7 --set result=12.5 --null comment
+
+Exit codes: 0 changed (now: replicator parked retry), 2 called wrongly, 3 error.
 """
 
 
@@ -54,22 +96,26 @@ def parked() -> None:
     """List, show, retry, skip or edit changes that the centre or a site refused."""
 
 
-@parked.command("list")
+@parked.command("list", epilog=_LIST)
 @common
 @click.option(
     "--table", metavar="NAME", default="", help="Only changes of this table, as it is called where they are parked."
 )
 def list_(config: str, sites: Sequence[str], as_json: bool, table: str) -> None:
     """List parked changes, oldest first."""
-    from replicator.parked import list_changes
-
     app = open_app(config)
-    found = list_changes(_links(app, sites), lambda link: app.target(link, ()), table)
+    found, failed = _list(app, sites, table)
     if as_json:
-        show_json({"parked": [_document(each) for each in found]})
-        return
+        show_json({"parked": [_document(each) for each in found], "failed": errors_of(failed)})
+    else:
+        _show_list(found, failed)
+    raise SystemExit(EXIT_ERROR if failed else 0)
+
+
+def _show_list(found: Sequence[Found], failed: Mapping[str, ReplicatorError]) -> None:
+    _show_failed(failed)
     if not found:
-        say("nothing is parked", GOOD)
+        say("nothing else is parked" if failed else "nothing is parked", WARN if failed else GOOD)
         return
     head = ("id", "link", "table", "row", "change", "state", "since", "tries", "cause")
     rows = [
@@ -83,7 +129,7 @@ def list_(config: str, sites: Sequence[str], as_json: bool, table: str) -> None:
     say(f"{count(len(found), 'change')} parked; next: replicator parked show {found[0].name}", WARN)
 
 
-@parked.command()
+@parked.command(epilog=_SHOW)
 @common
 @click.argument("name", metavar="ID")
 def show(config: str, sites: Sequence[str], as_json: bool, name: str) -> None:
@@ -97,7 +143,7 @@ def show(config: str, sites: Sequence[str], as_json: bool, name: str) -> None:
         _show_change(found, blocking)
 
 
-@parked.command()
+@parked.command(epilog=_RETRY)
 @common
 @click.argument("name", metavar="[ID]", required=False)
 @click.option(
@@ -105,19 +151,16 @@ def show(config: str, sites: Sequence[str], as_json: bool, name: str) -> None:
 )
 def retry(config: str, sites: Sequence[str], as_json: bool, name: str | None, everything: bool) -> None:
     """Apply a parked change again (or --all, in the order of their rows). Exit code 1 when one was refused again."""
-    from replicator.parked import list_changes, number_of
+    from replicator.parked import number_of
     from replicator.parked import retry as try_again
 
     if (name is None) is not everything:
         raise click.UsageError("name one change by its ID, or all of them with --all")
     app = open_app(config)
-    if name is not None:
-        found = [_find(app, sites, name)]
-    else:
-        found = list_changes(_links(app, sites), lambda link: app.target(link, ()))
+    found, failed = ([_find(app, sites, name)], {}) if name is not None else _list(app, sites)
     tried = []
     for link in dict.fromkeys(each.link for each in found):
-        with closing(app.target(link, app.link_plans(link.site, link.direction))) as target:
+        with closing(app.target(link, _plans(app, link))) as target:
             for each in try_again(link, target, [one.change for one in found if one.link == link]):
                 tried.append(each)
                 if not as_json:
@@ -135,13 +178,14 @@ def retry(config: str, sites: Sequence[str], as_json: bool, name: str | None, ev
             }
             for each in tried
         ]
-        show_json({"applied": applied, "tried": listed})
+        show_json({"applied": applied, "tried": listed, "failed": errors_of(failed)})
     else:
+        _show_failed(failed)
         say(f"{applied} of {count(len(tried), 'change')} applied" if tried else "nothing is parked")
-    raise SystemExit(0 if applied == len(tried) else EXIT_DIFFERENT)
+    raise SystemExit(EXIT_ERROR if failed else 0 if applied == len(tried) else EXIT_DIFFERENT)
 
 
-@parked.command()
+@parked.command(epilog=_SKIP)
 @common
 @click.argument("name", metavar="ID")
 @click.option("-y", "--yes", is_flag=True, help="Go ahead without asking; needed without a terminal.")
@@ -155,7 +199,7 @@ def skip(config: str, sites: Sequence[str], as_json: bool, name: str, yes: bool)
         _show_change(found)
         click.confirm("drop this change for good?", abort=True)
     change = found.change
-    with closing(app.target(found.link, app.link_plans(found.link.site, found.link.direction))) as target:
+    with closing(app.target(found.link, _plans(app, found.link))) as target:
         target.skip_parked(change.id)
     if as_json:
         show_json({"skipped": _document(found)})
@@ -163,7 +207,7 @@ def skip(config: str, sites: Sequence[str], as_json: bool, name: str, yes: bool)
         say(f"dropped change {name} of {change.table} {change.key}; it is on record: replicator conflicts list")
 
 
-@parked.command()
+@parked.command(epilog=_EDIT)
 @common
 @click.argument("name", metavar="ID")
 @click.option("--set", "values", metavar="COLUMN=VALUE", multiple=True, help="A new value, as text; repeatable.")
@@ -189,7 +233,7 @@ def edit(
         raise click.UsageError("nothing to change: use --set COLUMN=VALUE or --null COLUMN")
     app = open_app(config)
     found = _find(app, sites, name)
-    plans = app.link_plans(found.link.site, found.link.direction)
+    plans = _plans(app, found.link)
     with closing(app.target(found.link, plans)) as target:
         edit_change(target, plans, found.change, edits)
         (change,) = target.list_parked(ids=[found.change.id])
@@ -205,6 +249,32 @@ def _links(app: App, sites: Sequence[str]) -> list[LinkName]:
     return [link for site in app.chosen(sites) for link in app.links(site)]
 
 
+def _plans(app: App, link: LinkName) -> Sequence[TablePlan]:
+    """A link's plans; those of a link to the centre do not need the site."""
+    return plans_at_centre(app, link) if link.direction.rises else app.link_plans(link.site, link.direction)
+
+
+def _list(app: App, sites: Sequence[str], table: str = "") -> tuple[list[Found], dict[str, ReplicatorError]]:
+    """What is parked at the centre and at the sites that answer; and the sites that do not, with their error."""
+    from replicator.parked import list_changes
+
+    links = _links(app, sites)
+    found = list_changes([link for link in links if link.direction.rises], lambda link: app.target(link, ()), table)
+    failed: dict[str, ReplicatorError] = {}
+    for link in links:
+        if not link.direction.rises:
+            try:
+                found += list_changes([link], lambda link: app.target(link, ()), table)
+            except ReplicatorError as error:
+                failed[link.site] = error
+    return found, failed
+
+
+def _show_failed(failed: Mapping[str, ReplicatorError]) -> None:
+    for site, error in failed.items():
+        show_error(f"what is parked at {site} is not known: {error.message}", error.hint)
+
+
 def _find(app: App, sites: Sequence[str], name: str) -> Found:
     from replicator.parked import find_change
 
@@ -213,7 +283,7 @@ def _find(app: App, sites: Sequence[str], name: str) -> Found:
 
 def _read_blocking(app: App, found: Found) -> Mapping[str, object] | None:
     """The row that holds a unique value the change wants."""
-    plans = app.link_plans(found.link.site, found.link.direction)
+    plans = _plans(app, found.link)
     with closing(app.target(found.link, plans)) as target:
         return target.find_blocking(found.change.id)
 

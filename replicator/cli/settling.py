@@ -43,10 +43,13 @@ Examples:
   replicator conflicts resolve 12 --column note=site --column amount=base
   replicator conflicts resolve 12 --take site --set amount=12.50 --null remark
   replicator conflicts resolve 12 --delete
+
+Exit codes: 0 resolved, 1 not confirmed, 2 called wrongly, 3 not done (the row has changed since, or is refused), or error.
 """
 _REDO = """\b
 Without --apply nothing is changed. With it, rows are changed that are still as their last decision left them.
-Exit code 1 when a row that should have been changed was not.
+
+Exit codes: 0 shown, or done with --apply, 1 a row that should have been changed was not, 3 error.
 
 \b
 Policies: source_wins, centre_wins, postgresql_wins, sqlite_wins, newest_wins, site_priority, merge_columns, rule
@@ -158,7 +161,7 @@ def _redone(app: App, found: Sequence[tuple[str, RecordedConflict]], policy: str
     for site in dict.fromkeys(site for site, _ in found):
         own = [each for owner, each in found if owner == site]
         engines = app.database(site).engine, app.database(CENTRE).engine
-        planned = app.link_plans(site)
+        planned = plans(app, site)
         now = {table: policy_of(planned, table) for table in dict.fromkeys(each.table for each in own)}
         for table in [table for table, plan in now.items() if plan is None]:
             note(f"conflicts of {table} are left out: the topology does not name that table now")
@@ -173,7 +176,7 @@ def _apply(app: App, ready: Sequence[Redone]) -> Mapping[int, str]:
 
     failed = {}
     for site in dict.fromkeys(each.site for each in ready):
-        with closing(opened(app, site, app.link_plans(site))) as target:
+        with closing(opened(app, site, plans(app, site))) as target:
             for each in ready:
                 if each.site == site:
                     done, why = apply_redone(target, each)

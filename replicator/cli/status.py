@@ -82,6 +82,7 @@ def read(app: App, sites: Sequence[str]) -> list[LinkStatus]:
 
     records, now = app.read_links()
     failed = app.read_catalogues((CENTRE, *sites))
+    app.recall(failed)
 
     def looks(link: LinkName) -> Looks:
         def record() -> tuple[LinkRecord | None, int]:
@@ -95,10 +96,10 @@ def read(app: App, sites: Sequence[str]) -> list[LinkStatus]:
         def source() -> Source:
             if link.direction.rises and link.site in failed:
                 raise failed[link.site]
-            plans = () if link.site in failed else app.link_plans(link.site, link.direction)
+            plans = app.link_plans(link.site, link.direction) if app.knows(link.site) else ()
             return app.source(link, plans)
 
-        return Looks(link, record, source)
+        return Looks(link, record, source, app.knows(link.site))
 
     return read_all([looks(link) for site in sites for link in app.links(site)])
 

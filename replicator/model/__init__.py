@@ -1,6 +1,7 @@
 """Values that travel between the floors: frozen dataclasses and enums, no I/O. See the glossary in README."""
 
 from replicator.model.catalogue import Catalogue, ColumnShape, ForeignKeyShape, TableName, TableShape, UniqueShape
+from replicator.model.kept import decode_catalogue, encode_catalogue, kept
 from replicator.model.plan import (
     CentralTable,
     ColumnPlan,
@@ -83,4 +84,7 @@ __all__ = [
     "TruncatePolicy",
     "UniqueShape",
     "Verdict",
+    "decode_catalogue",
+    "encode_catalogue",
+    "kept",
 ]

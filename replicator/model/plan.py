@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from replicator.model.catalogue import TableName, TableShape
@@ -176,6 +177,23 @@ class TablePlan:
         """Places of the key columns in ``columns``, in key order."""
         names = [column.source for column in self.columns]
         return tuple(names.index(name) for name in self.key)
+
+    @property
+    def share_mark(self) -> str:
+        """On a link from the centre: another one whenever the site is to have other rows or columns than before."""
+        where = (self.where.postgres, self.where.sqlite) if self.where else ()
+        columns = sorted((column.source, column.target) for column in self.columns)
+        share = (
+            self.target,
+            self.direction.value,
+            columns,
+            self.key,
+            self.source_constants,
+            self.route,
+            self.params,
+            where,
+        )
+        return hashlib.sha256(repr(share).encode()).hexdigest()[:32]
 
     @property
     def target_key(self) -> tuple[str, ...]:

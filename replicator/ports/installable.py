@@ -31,6 +31,16 @@ class Installable(Protocol):
         """Connection, version, rights, settings, triggers as planned, table traps; each with the fix. Read only."""
         ...
 
+    def check_captured(self, captured: Sequence[CentralTable]) -> Sequence[Finding]:
+        """At a centre: what makes capturing its own changes slow. Read only."""
+        ...
+
+    def check_central(
+        self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable]
+    ) -> Sequence[Finding]:
+        """At a centre: whether its own changes can be captured, and, once installed, are captured as planned. Read only."""
+        ...
+
     def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
         """What is missing or drifted for capturing these tables: our tables, functions, triggers, relations. Read only."""
         ...
@@ -62,6 +72,14 @@ class Installable(Protocol):
 
     def read_clock(self) -> int:
         """The database's wall clock, microseconds since 1970. Needs nothing of ours."""
+        ...
+
+    def remember_site(self, topology: str, site: str, catalogue: Catalogue) -> None:
+        """At a centre: keep what a site's tables are like, for when it is away. Own short transaction; repeatable."""
+        ...
+
+    def recall_sites(self, topology: str) -> Mapping[str, Catalogue]:
+        """At a centre: the sites as they were remembered last; empty where nothing of ours is installed. Read only."""
         ...
 
     def close(self) -> None:

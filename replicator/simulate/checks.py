@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from replicator.model import Op, ParkedChange, RecordedConflict
 from replicator.ports import Auditable, AuditRow, Target
 from replicator.settings import CENTRE
 from replicator.simulate.application import Application
-from replicator.simulate.schema import ROWS, Table
+from replicator.simulate.schema import ROWS, Schema, Table
 from replicator.simulate.steps import Action, Write
 from replicator.simulate.trace import Trace, on_record
 from replicator.simulate.world import World
@@ -86,7 +86,7 @@ class Checks:
     def _parked_rows(self) -> dict[str, set[tuple[str, RowKey]]]:
         found: dict[str, set[tuple[str, RowKey]]] = {}
         for (site, rises), change in self._parked():
-            table = self._table_of(site, rises, change)
+            table = table_of(self._world.schema, site, rises, change)
             found.setdefault(site, set()).update((table.name, key) for key in _keys(table, site, rises, change))
         return found
 
@@ -94,13 +94,6 @@ class Checks:
         for link, target in self._targets.items():
             for change in target.list_parked():
                 yield link, change
-
-    def _table_of(self, site: str, rises: bool, change: ParkedChange) -> Table:
-        for table in self._world.schema.tables.values():
-            plan = (table.up if rises else table.down).get(site)
-            if plan is not None and change.table in (str(plan.target), str(plan.source.name)):
-                return table
-        raise LookupError(f"a parked change of a table no plan knows: {change.table}")
 
     # --- parked ---
 
@@ -151,11 +144,14 @@ class Checks:
             self.refused += 1
             return
         self._trace.note_decided([current, conflict.after])
+        there = [image for image in (current, conflict.after, conflict.current) if image is not None]
+        names = self._key_names().get(conflict.table, ())
+        self._trace.settled.update((conflict.table, tuple(str(image.get(name)) for name in names)) for image in there)
 
     def _take_back(self, parked: Sequence[tuple[Link, ParkedChange]], round_: int, time: int) -> None:
         wanted: dict[tuple[str, str, int], str] = {}
         for (site, rises), change in parked:
-            table = self._table_of(site, rises, change)
+            table = table_of(self._world.schema, site, rises, change)
             rows = {
                 row for key in _keys(table, site, rises, change) if (row := self._row_of(table, site, key)) is not None
             }
@@ -185,18 +181,47 @@ class Checks:
         """See ``trace``."""
         schema = self._world.schema
         final = self._application.stamps(CENTRE, schema.tables)
-        images = (
+        images = [
             (conflict.table, (conflict.before, conflict.after, conflict.current))
-            for (_, rises), target in self._targets.items()
-            if rises
-            for conflict in target.list_conflicts(limit=_ALL)
-        )
+            for site in self._world.sites  # those too whose links are stopped
+            for conflict in self._conflicts(site)
+        ]
         stamps = {table.name: table.stamp for table in schema.tables.values() if table.traced}
-        keys = {
-            table.name: (*(name for name, _ in next(iter(table.constants.values()), ())), *table.key)
-            for table in schema.tables.values()
-        }
+        keys = self._key_names()
         return [Finding(text) for text in self._trace.vanished(final, on_record(images, stamps, keys))][:_SHOWN]
+
+    def _key_names(self) -> dict[str, tuple[str, ...]]:
+        """Each table's whole key at the centre."""
+        return {
+            table.name: (*(name for name, _ in next(iter(table.constants.values()), ())), *table.key)
+            for table in self._world.schema.tables.values()
+        }
+
+    def _conflicts(self, site: str) -> Sequence[RecordedConflict]:
+        if (site, True) in self._targets:
+            return self._targets[site, True].list_conflicts(limit=_ALL)
+        link = self._world.app.link(site)
+        with closing(self._world.app.target(link, self._world.app.link_plans(site))) as target:
+            return target.list_conflicts(limit=_ALL)
+
+
+def note_parked(trace: Trace, schema: Schema, site: str, rises: bool, changes: Iterable[ParkedChange]) -> None:
+    """Have the trace know what was parked."""
+    for change in changes:
+        trace.note_decided([change.after])
+        if change.op in (Op.DELETE, Op.GONE):
+            table = table_of(schema, site, rises, change)
+            own = tuple(text for _, text in table.constants.get(site, ()))
+            trace.settled.update((table.name, (*own, *key)) for key in _keys(table, site, rises, change))
+
+
+def table_of(schema: Schema, site: str, rises: bool, change: ParkedChange) -> Table:
+    """The table a parked change is of."""
+    for table in schema.tables.values():
+        plan = (table.up if rises else table.down).get(site)
+        if plan is not None and change.table in (str(plan.target), str(plan.source.name)):
+            return table
+    raise LookupError(f"a parked change of a table no plan knows: {change.table}")
 
 
 def _keys(table: Table, site: str, rises: bool, change: ParkedChange) -> set[RowKey]:

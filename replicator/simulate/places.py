@@ -132,7 +132,7 @@ class SqlitePlace:
     def transaction(self, time: int) -> Iterator[None]:
         """See Place."""
         run = self.connection.execute
-        run(_sql("sqlite", "begin"))
+        run(_sql("sqlite", "open_transaction"))
         try:
             ((seen,),) = run(_sql("sqlite", "read_seen")).fetchall()
             run(_sql("sqlite", "write_seen"), (max(int(seen), time - 1),))
@@ -216,7 +216,7 @@ class PostgresPlace:
     def transaction(self, time: int) -> Iterator[None]:
         """See Place."""
         run = self.connection.execute
-        run(_sql("postgres", "begin").encode())
+        run(_sql("postgres", "open_transaction").encode())
         try:
             ((seen,),) = run(_sql("postgres", "read_seen").encode()).fetchall()
             run(_sql("postgres", "write_seen").encode(), (max(int(seen), time - 1),))

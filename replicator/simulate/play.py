@@ -11,7 +11,7 @@ from replicator.model import Direction
 from replicator.pipeline import heal, run_once
 from replicator.settings import CENTRE
 from replicator.simulate.application import Application
-from replicator.simulate.checks import Checks, Finding
+from replicator.simulate.checks import Checks, Finding, note_parked
 from replicator.simulate.faults import CrashError, Gaps, faulty_source, faulty_target
 from replicator.simulate.places import SqlitePlace
 from replicator.simulate.steps import (
@@ -188,7 +188,7 @@ class Player:
         self.counts.conflicts += outcome.conflicts
         self.counts.parked += outcome.parked
         if outcome.parked:
-            self._trace.note_decided(change.after for change in ends.target.list_parked())
+            note_parked(self._trace, self._world.schema, *link, ends.target.list_parked())
         return True
 
     def _try_again(self, link: Link, error: RetryableError) -> None:

@@ -9,8 +9,11 @@ write of a row counts as kept when, at the end,
 * it was parked for a time, and a later change of the same place took its turn, or a person decided about it.
 
 A delete of a row that bore stamp u counts as kept unless the row stands at the end and its writers never saw it gone: unless,
-that is, following the final stamp back by what each writer had before him leads to u. Then a conflict on record must have
-met a deleted row, or brought a delete.
+that is, following the final stamp back by what each writer had before him leads to u. Then somebody who had the row before
+must have written it anew when it was gone (it was superseded in sight of it; that write is looked at for itself), or somebody
+else's insert got in where it was gone (a conflict on record has met it there), or a
+conflict on record must have met a deleted row, or brought a delete, or a delete of the row was parked for a time, or a person
+decided about the row.
 
 Rows that were given a stamp used before (A-B-A) are not judged, nor are writes of a site whose file was replaced: what a
 restore takes away nobody can find.
@@ -18,7 +21,7 @@ restore takes away nobody can find.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 RowName = tuple[str, tuple[str, ...]]
@@ -26,6 +29,8 @@ RowName = tuple[str, tuple[str, ...]]
 
 Stamps = Mapping[RowName, str]
 """Rows that are there, and their stamps (empty: none)."""
+
+Image = Mapping[str, object] | None
 
 _FIRST = 1000
 
@@ -48,10 +53,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class OnRecord:
-    """What the conflicts on record name: stamps, and rows of which a deletion took part."""
+    """What the conflicts on record name: stamps, rows of which a deletion took part, and stamps that stood at the centre."""
 
     stamps: Collection[str]
     deleted: Collection[RowName]
+    stood: Collection[str] = ()
 
 
 def stamp(step: int, action: int) -> str:
@@ -78,6 +84,8 @@ class Trace:
     unjudged: set[RowName] = field(default_factory=set)
     decided: set[str] = field(default_factory=set)
     """Stamps of changes that were parked, and of rows a person decided about."""
+    settled: set[RowName] = field(default_factory=set)
+    """Rows of which a delete was parked, or about which a person decided."""
     excused: dict[str, int] = field(default_factory=dict)
     """Site whose file was replaced → the step from which on its writes may be gone."""
 
@@ -104,7 +112,9 @@ class Trace:
             if each.row in self.unjudged or each.step >= self.excused.get(each.place, 1 << 62):
                 continue
             if each.stamp is None:
-                if each.seen and self._back(each, final, makers) and each.row not in record.deleted:
+                back = each.seen and self._back(each, final, makers)
+                told = each.row in record.deleted or each.row in self.settled
+                if back and not told and not self._anew(each) and not self._taken(each, record, makers):
                     yield f"{each}: the row is back, and no conflict is on record"
             elif not (
                 _number(final.get(each.row)) == each.stamp
@@ -114,33 +124,57 @@ class Trace:
             ):
                 yield f"{each}: vanished, and no conflict is on record"
 
-    @staticmethod
-    def _back(delete: Written, final: Stamps, makers: Mapping[str, Written]) -> bool:
-        stamp = _number(final.get(delete.row))
-        met: set[str] = set()
-        while stamp is not None and stamp not in met:
-            if stamp == delete.seen:
-                return True
-            met.add(stamp)
-            maker = makers.get(stamp)
-            stamp = maker.seen if maker else None
+    def _anew(self, delete: Written) -> bool:
+        """Whether a place that knew the row wrote it again after it was gone."""
+        knew = {delete.place}
+        for each in self.written:
+            if each.row == delete.row:
+                if each.step >= delete.step and each is not delete and each.seen is None and each.place in knew:
+                    return True
+                knew.add(each.place)
         return False
 
+    def _taken(self, delete: Written, record: OnRecord, makers: Mapping[str, Written]) -> bool:
+        """Whether an insert that does not lead to the deleted version stood at the centre, and a conflict has met it."""
+        before = set(_chain(delete.seen, makers))
+        inserts = (each for each in self.written if each.row == delete.row and each.seen is None)
+        return any(each.stamp in record.stood and each.stamp not in before for each in inserts)
 
-def on_record(images: Iterable[tuple[str, Iterable[Mapping[str, object] | None]]], stamps: Mapping[str, str],
-              keys: Mapping[str, tuple[str, ...]]) -> OnRecord:  # fmt: skip
-    """What conflicts name: (table, its images) → stamps and rows; ``stamps`` and ``keys`` name a table's columns."""
+    @staticmethod
+    def _back(delete: Written, final: Stamps, makers: Mapping[str, Written]) -> bool:
+        return delete.seen is not None and delete.seen in set(_chain(_number(final.get(delete.row)), makers))
+
+
+def _chain(stamp: str | None, makers: Mapping[str, Written]) -> Iterator[str]:
+    """A stamp, and what each writer back from it had before him."""
+    met: set[str] = set()
+    while stamp is not None and stamp not in met:
+        yield stamp
+        met.add(stamp)
+        maker = makers.get(stamp)
+        stamp = maker.seen if maker else None
+
+
+def on_record(
+    conflicts: Iterable[tuple[str, Sequence[Image]]], stamps: Mapping[str, str], keys: Mapping[str, tuple[str, ...]]
+) -> OnRecord:
+    """What conflicts name: (table, its base, the change's row, the row it met); ``stamps`` and ``keys``: a table's columns."""
     found: set[str] = set()
+    stood: set[str] = set()
     deleted: set[RowName] = set()
-    for table, given in images:
-        rows = list(given)
-        there = [image for image in rows if image is not None]
+    for table, (base, change, current) in conflicts:
+        there = [image for image in (base, change, current) if image is not None]
         if table in stamps:
-            values = (image.get(stamps[table]) for image in there)
-            found.update(digits_of(str(value)) for value in values if value is not None)
-        if len(there) < len(rows) and there and table in keys:
+            found.update(_stamps_in(there, stamps[table]))
+            stood.update(_stamps_in([current] if current is not None else [], stamps[table]))
+        if table in keys and (change is None or current is None):
             deleted.update((table, tuple(str(image.get(name)) for name in keys[table])) for image in there)
-    return OnRecord(found, deleted)
+    return OnRecord(found, deleted, stood)
+
+
+def _stamps_in(images: Iterable[Mapping[str, object]], column: str) -> Iterator[str]:
+    values = (image.get(column) for image in images)
+    return (digits_of(str(value)) for value in values if value is not None)
 
 
 def _number(text: str | None) -> str | None:

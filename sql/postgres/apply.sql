@@ -11,8 +11,19 @@ create temp table if not exists replicator_stage (
 ) on commit delete rows;
 
 -- name: create_decision
+-- What is decided about a change of the span; conflict = its number on record, where it goes on record. ``before``: what the
+-- ledger knew of the base.
 create temp table if not exists replicator_decision (
-    relation integer, ord bigint, verdict text, conflict bigint, result json
+    relation integer, ord bigint, verdict text, conflict bigint, kind text, policy text, reason text, before json, result json,
+    based boolean, current_origin text, current_at bigint, clock_error_us bigint, unsure boolean
+) on commit delete rows;
+
+-- name: create_found
+-- The conflicts of the span as they were found: images as texts, so that they are not sent back to be put on record.
+create temp table if not exists replicator_found (
+    relation integer, ord bigint, existed boolean, present boolean, changed_at bigint, key text, found boolean, before text[],
+    stored text, after text[], current text[], current_at bigint, current_origin text, gone boolean, answer text,
+    untouched boolean
 ) on commit delete rows;
 
 -- name: create_image

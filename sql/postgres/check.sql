@@ -29,6 +29,17 @@ select n.nspname, has_schema_privilege(n.oid, 'create') and has_schema_privilege
 from pg_namespace n
 where n.nspname = any ($1::text[]);
 
+-- name: is_indexed
+-- Schema, table, columns: whether a whole index begins with these columns, in any order.
+select exists (
+    select from pg_index i
+    join pg_class c on c.oid = i.indrelid and c.relname = $2
+    join pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
+    where i.indisvalid and i.indpred is null and cardinality($3::text[]) = (
+        select count(*) from unnest(i.indkey::int2[]) with ordinality as k (number, place)
+        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
+        where k.place <= cardinality($3::text[]) and a.attname = any ($3::text[])));
+
 -- name: open_transactions
 -- Transactions older than ten minutes hold back what VACUUM may remove, the outbox included.
 select pid::text, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''),
@@ -41,6 +52,9 @@ select 'prepared ' || gid, owner, '', 'prepared', extract(epoch from clock_times
 from pg_prepared_xacts
 where database = current_database() and prepared < clock_timestamp() - interval '10 minutes'
 order by 5 desc;
+
+-- name: fix_create_index
+create index concurrently on "__schema__"."__table__" (/*: columns */ "__column__" /*:*/);
 
 -- name: fix_grant_create
 grant create on database "__database__" to "__role__";

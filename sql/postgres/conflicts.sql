@@ -10,13 +10,16 @@ select count(*)
 
 -- name: find_conflicts
 -- What is neither applied nor already there. (A key update is also there when the row stands under its new key alone.)
--- $1: the feed that has the rows' versions.
-select c.ord, c.existed, c.present, c.changed_at, /*: key */ row(c.k0)::text /*:*/,
+-- $1: the feed that has the rows' versions; $2: relation.
+insert into pg_temp.replicator_found (
+    relation, ord, existed, present, changed_at, key, found, before, stored, after, current, current_at, current_origin, gone,
+    answer, untouched)
+select $2::integer, c.ord, c.existed, c.present, c.changed_at, /*: key */ row(c.k0)::text /*:*/,
        /*: t_present */ t.v0 is not null /*:*/,
-       case when /*: has_before */ c.existed /*:*/ then json_object(/*: names */ '{v0}'::text[] /*:*/, array[/*: before */ c.b0::text /*:*/]::text[]) end,
+       case when /*: has_before */ c.existed /*:*/ then array[/*: before */ c.b0::text /*:*/]::text[] end,
        c.image,
-       case when c.present then json_object(/*: names */ '{v0}'::text[] /*:*/, array[/*: after */ c.a0::text /*:*/]::text[]) end,
-       case when /*: t_present */ t.v0 is not null /*:*/ then json_object(/*: names */ '{v0}'::text[] /*:*/, array[/*: current */ t.v0::text /*:*/]::text[]) end,
+       case when c.present then array[/*: after */ c.a0::text /*:*/]::text[] end,
+       case when /*: t_present */ t.v0 is not null /*:*/ then array[/*: current */ t.v0::text /*:*/]::text[] end,
        v.changed_at, v.origin, coalesce(v.deleted, false), /*: answer */ '' /*:*/,
        coalesce(/*: untouched */ false /*:*/, false)
   from pg_temp."__change__" as c
@@ -31,29 +34,40 @@ select c.ord, c.existed, c.present, c.changed_at, /*: key */ row(c.k0)::text /*:
                  or /*: counted */ false /*:*/
             else /*: t_present */ t.v0 is not null /*:*/ end;
 
+-- name: forget_found
+delete from pg_temp.replicator_found where relation = $1;
+
+-- name: read_found
+select ord, existed, present, changed_at, key, found, before, stored, after, current, current_at, current_origin, gone, answer,
+       untouched
+  from pg_temp.replicator_found where relation = $1;
+
 -- name: read_skews
 -- How far each site's clock is off, by its link to the centre: microseconds.
 select site, abs(skew_us) from replicator.link where topology = $1 and direction = 'to_centre';
 
--- name: add_decisions
--- Records decided conflicts ($2: one chunk as a JSON array), and puts the decisions beside the span for the applying statements.
-with given as materialized (
-    select nextval('replicator.conflict_id_seq') as id, u.*
-      from json_to_recordset($2::json)
-           as u (number integer, ord bigint, relation text, key text, kind text, before json, after json, current json,
-                 result json, changed_at bigint, policy text, verdict text, reason text, based boolean, current_origin text,
-                 current_at bigint, clock_error_us bigint, unsure boolean, on_record boolean)
-), recorded as (
-    insert into replicator.conflict (
-        id, link, relation, key, kind, before, after, current, result, changed_at, policy, verdict, reason, based,
-        current_origin, current_at, clock_error_us, unsure)
-    overriding system value
-    select id, $1, relation, key, kind, before, after, current, result, changed_at, policy, verdict, reason, based,
-           current_origin, current_at, clock_error_us, unsure
-      from given where on_record
-)
-insert into pg_temp.replicator_decision (relation, ord, verdict, conflict, result)
-select number, ord, verdict, id, case when verdict = 'merge' then result end from given;
+-- name: take_numbers
+-- Numbers for so many conflicts.
+select array_agg(nextval('replicator.conflict_id_seq')) from generate_series(1, $1);
+
+-- name: copy_decisions
+copy pg_temp.replicator_decision (
+    relation, ord, verdict, conflict, kind, policy, reason, before, result, based, current_origin, current_at, clock_error_us,
+    unsure) from stdin;
+
+-- name: record_decided
+-- Puts what was decided about a relation's conflicts on record. $1: link; $2: relation; $3: table; $4: columns.
+insert into replicator.conflict (
+    id, link, relation, key, kind, before, after, current, result, changed_at, policy, verdict, reason, based, current_origin,
+    current_at, clock_error_us, unsure)
+overriding system value
+select d.conflict, $1, $3, f.key, d.kind, coalesce(d.before, json_object($4::text[], f.before)), json_object($4, f.after),
+       json_object($4, f.current),
+       case d.verdict when 'apply' then json_object($4, f.after) when 'merge' then d.result else json_object($4, f.current) end,
+       f.changed_at, d.policy, d.verdict, d.reason, d.based, d.current_origin, d.current_at, d.clock_error_us, d.unsure
+  from pg_temp.replicator_decision as d
+  join pg_temp.replicator_found as f on f.relation = d.relation and f.ord = d.ord
+ where d.relation = $2 and d.conflict is not null;
 
 -- name: analyze_decisions
 -- Without statistics many decisions are joined row by row against the whole span.
@@ -132,6 +146,23 @@ select $1::integer, 'u'::"char",
   from pg_temp."__change__" as c
  where not c.existed and not c.present
    and exists (select from "__schema__"."__table__" as t where /*: same_row */ true /*:*/);
+
+-- name: correct_held
+-- Rows with changes that this transaction has put behind one that waits for a person: till then the row here stands.
+-- $1: relation; $2: route; $3: link; $4: table; $5: columns.
+insert into replicator.outbox (relation, op, changed_at, key, route)
+select distinct $1::integer, 'u'::"char",
+       (select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, seen + 1) from replicator.clock),
+       /*: key */ row((s.a).v0)::text /*:*/, $2::text
+  from (select i.image::pg_temp."__text__" as a
+          from replicator.parked as p, lateral (values (p.before), (p.after)) as i (image)
+         where p.link = $3 and p.relation = $4 and p.columns = $5::text[] and p.state = 'waiting' and p.parked_at = now()
+           and i.image is not null
+           and exists (select from replicator.parked as q
+                         join replicator.conflict as f on f.parked = q.id and f.state = 'waiting'
+                        where q.link = p.link and q.relation = p.relation and q.key = p.key
+                          and hashtextextended(q.key, 0) = hashtextextended(p.key, 0))
+        offset 0) as s;
 
 -- name: add_correction
 -- One row, to one site alone. $1: relation; $2: key; $3: route.

@@ -112,6 +112,15 @@ select topology, site, direction, position, source_identity,
     (select count(*) from replicator.conflict c where c.link = l.id and c.state = 'waiting')
 from replicator.link l where topology = $1 order by site, direction;
 
+-- name: remember_site
+-- $1: topology, $2: site, $3: its tables, as JSON.
+insert into replicator.known_site (topology, site, tables) values ($1, $2, $3)
+on conflict (topology, site) do update set tables = excluded.tables, read_at = now();
+
+-- name: recall_sites
+-- $1: topology.
+select site, tables from replicator.known_site where topology = $1;
+
 -- name: install_lock
 -- One install at a time; the session's end frees it.
 select pg_try_advisory_lock(1919250540, 0);
@@ -217,6 +226,7 @@ delete from replicator.ledger where feed in (
             and f.relation = case when r.table_schema = 'public' then r.table_name else r.table_schema || '.' || r.table_name end));
 delete from replicator.relation where topology = /*: topology */'x'/*:*/;
 delete from replicator.acknowledged where topology = /*: topology */'x'/*:*/;
+delete from replicator.known_site where topology = /*: topology */'x'/*:*/;
 delete from replicator.ledger where feed in (
     select f.id from replicator.feed as f join replicator.link as l on l.id = f.link where l.topology = /*: topology */'x'/*:*/);
 delete from replicator.feed where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);

@@ -9,8 +9,12 @@ insert into replicator.acknowledged (link, topology, position) values ($1, $2, p
 on conflict (link) do update set position = excluded.position, acknowledged_at = now(), expired_at = null;
 
 -- name: link_state
--- $1: link. Whether the link is known here, and whether pruning stopped waiting for it.
-select expired_at is not null from replicator.acknowledged where link = $1;
+-- $1: link. Whether the link is known here, whether pruning stopped waiting for it, and the shares on record.
+select expired_at is not null, shares from replicator.acknowledged where link = $1;
+
+-- name: record_shares
+-- $1: link, $2: what its site gets of which table.
+update replicator.acknowledged set shares = $2 where link = $1;
 
 -- name: open_window
 -- $1: after, $2: routes of the site, $3: its own origin, $4: relations, $5: its own route. The present snapshot, whether

@@ -4,7 +4,7 @@
 -- name: settle
 set timezone = 'UTC';
 
--- name: begin
+-- name: open_transaction
 begin;
 
 -- name: keep_place

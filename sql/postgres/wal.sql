@@ -47,7 +47,8 @@ insert into replicator.outbox (relation, op, changed_at, origin, before, after)
 select s.relation, case when s.op in ('u', 'k') and not s.old_inside then 'i' when s.op in ('u', 'k') and not s.new_inside then 'd' when s.op = 'e' then 'i' else s.op end,
     s.changed_at, s.origin, case when s.old_inside then s.before end, case when s.new_inside then s.after end
 from (
-    select s.*, /*: old_inside */true/*:*/ as old_inside, /*: new_inside */true/*:*/ as new_inside
+    -- Op e: an insert that install has read from the table, where it asked the filter.
+    select s.*, /*: old_inside */true/*:*/ as old_inside, s.op = 'e' or /*: new_inside */true/*:*/ as new_inside
     from pg_temp.replicator_stage as s
 ) as s
 where case s.op
@@ -79,16 +80,45 @@ select pg_logical_emit_message(true, 'replicator.mark', '')::text;
 -- $1: topology, $2: a place in the log.
 select exists (select from replicator.slot where topology = $1 and lsn >= $2::text::pg_lsn);
 
--- name: stopping
--- $1: topology. Whether a table has gone over to triggers while changes of before may still be in the log only.
-select exists (select from replicator.wal_relation where topology = $1 and state = 'stopping');
-
 -- name: backlog
 -- $1: topology. Bytes of log that are not yet in the outbox, and the slot's name.
 select pg_wal_lsn_diff(pg_current_wal_lsn(), s.lsn)::bigint, s.name from replicator.slot s where s.topology = $1;
 
 -- name: filter_test
-select case s.relation when /*: number */1/*:*/ then (select (/*: filter */r."a"/*:*/) is true from (select /*: fields */true as "a"/*:*/) as r) end
+select case when s.relation = /*: number */1/*:*/ then (select (/*: filter */r."a"/*:*/) is true from (select /*: fields */true as "a"/*:*/) as r) else /*: otherwise */true/*:*/ end
+
+-- name: filter_field
+select (/*: values */array['a']/*:*/)[/*: place */1/*:*/]::/*: type */text/*:*/ as "__column__"
+
+-- name: others
+-- $1: topology. Whether another one captures from the log here.
+select exists (select from replicator.slot where topology <> $1);
+
+-- name: topologies
+select topology from replicator.slot
+
+-- name: oids
+-- $1: schemas, $2: tables.
+select c.oid::bigint from unnest($1::text[], $2::text[]) as w (schema, name)
+join pg_namespace n on n.nspname = w.schema join pg_class c on c.relnamespace = n.oid and c.relname = w.name;
+
+-- name: slots
+-- The slots on record: whether they are still there and whole, their state, and the bytes of log they keep.
+select s.name, r.slot_name is not null and coalesce(r.wal_status, '') <> 'lost', coalesce(r.wal_status, ''),
+    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn), 0)::bigint
+from replicator.slot s left join pg_replication_slots r on r.slot_name = s.name;
+
+-- name: fix_wal_level
+alter system set wal_level = 'logical';
+
+-- name: fix_keep_size
+alter system set max_slot_wal_keep_size = '10GB';
+
+-- name: fix_replication
+alter role "__role__" replication;
+
+-- name: fix_full
+alter table "__schema__"."__table__" replica identity full;
 
 -- name: facts
 -- $1: name of slot and publication. The database, whether our tables for it exist, whether a publication or a slot of that
@@ -161,23 +191,30 @@ alter publication "__publication__" add table /*: tables */replicator.clock/*:*/
 drop publication if exists "__publication__";
 
 -- name: create_slot
--- It waits for the transactions that are open now. Everything committed later will be in the outbox.
+-- It waits for the transactions that are open now, and holds nobody up. Everything committed later will be in the outbox.
 -- A statement of its own: one that has a table open while the slot is made may fail (PostgreSQL loses track of the table).
+begin;
+set local lock_timeout = '60s';
 select slot_name from pg_catalog.pg_create_logical_replication_slot(/*: slot */'x'/*:*/, 'pgoutput');
+delete from replicator.wal_relation where topology = /*: topology */'x'/*:*/;
 insert into replicator.slot (topology, name, publication, lsn)
 select /*: topology */'x'/*:*/, s.slot_name, /*: publication */'x'/*:*/, s.confirmed_flush_lsn
 from pg_catalog.pg_replication_slots as s where s.slot_name = /*: slot */'x'/*:*/;
 update replicator.slot set seen = (select c.seen from replicator.clock as c) where topology = /*: topology */'x'/*:*/;
+commit;
 
 -- name: drop_slot
 -- A reader that has just been stopped may hold the slot for a moment.
 do $drop$
 begin
     for moment in 1..100 loop
-        exit when not exists (select from pg_catalog.pg_replication_slots where slot_name = /*: slot */'x'/*:*/ and active);
+        exit when not exists (select from pg_catalog.pg_replication_slots where slot_name = /*: slot */'x'/*:*/ and active
+            and database = current_database());
         perform pg_catalog.pg_sleep(0.1);
     end loop;
-    perform pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = /*: slot */'x'/*:*/;
+    -- A copy of a database has its original's slot on record.
+    perform pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots
+    where slot_name = /*: slot */'x'/*:*/ and database = current_database();
 end
 $drop$;
 
@@ -243,37 +280,37 @@ end
 $existing$;
 
 -- name: stop
--- From here on triggers capture the table; the outbox is not read until what is still in the log has come into it.
+-- The beginning of the transaction that makes a table's triggers: no one writes the table meanwhile, and everything written
+-- before has come from the log into the outbox, so triggers' rows stand behind it there.
 begin;
 set local lock_timeout = '2s';
 lock table "__schema__"."__table__" in share row exclusive mode;
-update replicator.wal_relation set state = 'stopping' where relation = /*: relation */1/*:*/;
+do $wait$
+declare
+    mark pg_lsn := pg_catalog.pg_logical_emit_message(false, 'replicator.mark', '');
+begin
+    for moment in 1..100 loop
+        if exists (select from replicator.slot where topology = /*: topology */'x'/*:*/ and lsn >= mark) then
+            return;
+        end if;
+        perform pg_catalog.pg_sleep(0.02);
+    end loop;
+    raise lock_not_available using message = 'the log is not being read quickly enough for triggers to take over';
+end
+$wait$;
+update replicator.wal_relation set state = 'stopped' where relation = /*: relation */1/*:*/;
 select pg_catalog.pg_logical_emit_message(true, 'replicator.stop', /*: number */'1'/*:*/);
-commit;
 
--- name: others
--- $1: topology. Whether another one captures from the log here.
-select exists (select from replicator.slot where topology <> $1);
+-- name: is_over
+-- $1: topology. Whether every table has gone over to triggers.
+select count(*) > 0 and bool_and(state = 'stopped') from replicator.wal_relation where topology = $1;
 
--- name: oids
--- $1: schemas, $2: tables.
-select c.oid::bigint from unnest($1::text[], $2::text[]) as w (schema, name)
-join pg_namespace n on n.nspname = w.schema join pg_class c on c.relnamespace = n.oid and c.relname = w.name;
+-- name: end_slot
+-- $1: topology.
+select pg_drop_replication_slot(r.slot_name)
+from replicator.slot s join pg_replication_slots r on r.slot_name = s.name and r.database = current_database()
+where s.topology = $1;
 
--- name: slots
--- The slots on record: whether they are still there and whole, their state, and the bytes of log they keep.
-select s.name, r.slot_name is not null and coalesce(r.wal_status, '') <> 'lost', coalesce(r.wal_status, ''),
-    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn), 0)::bigint
-from replicator.slot s left join pg_replication_slots r on r.slot_name = s.name;
-
--- name: fix_wal_level
-alter system set wal_level = 'logical';
-
--- name: fix_keep_size
-alter system set max_slot_wal_keep_size = '10GB';
-
--- name: fix_replication
-alter role "__role__" replication;
-
--- name: fix_full
-alter table "__schema__"."__table__" replica identity full;
+-- name: end_record
+-- $1: topology.
+delete from replicator.slot where topology = $1;

@@ -215,7 +215,7 @@ on conflict (link, relation, "key") do update set version = version + 1, changed
 where checksum is not excluded.checksum or deleted is not excluded.deleted or image is not excluded.image
 
 -- name: find_conflicts
--- A page of what is left over, with the row that stands there now, who wrote it last, and what the table's rule says.
+-- A page (so the way by ord, not by verdict) of what is left over, with the row that stands there now, who wrote it last, and what the table's rule says.
 -- ``untouched``: the site left the row as it had found it.
 select n.ord, n."key",
     case when n.verdict = 'update_missing' and v.deleted then 'update_deleted' else n.verdict end,
@@ -224,7 +224,7 @@ select n.ord, n."key",
     /*: values */ n.b0, n.a0, t."__column__" /*:*/
 from replicator_net as n left join "__table__" as t on n.found and /*: same_row */ t."__key__" = n.k0 /*:*/
 left join replicator_ledger as v on v.link = 0 and v.relation = ?5 and v."key" = /*: version_key */ n."key" /*:*/
-where n.relation = ?1 and n.ord > ?2 and n.verdict in (select value from json_each(?3)) order by n.ord limit ?4
+where +n.relation = ?1 and n.ord > ?2 and +n.verdict in (select value from json_each(?3)) order by n.ord limit ?4
 
 -- name: rule_answer
 -- A user's rule over the three rows; all columns are NULL where there is no row.
@@ -293,6 +293,10 @@ from replicator_stage where ord = ?
 
 -- name: staged_ordinals
 select ord, relation from replicator_stage where ord between ? and ? order by ord
+
+-- name: create_stage_index
+-- Made when the first row is parked: few batches need it.
+create index if not exists temp.replicator_stage_row on replicator_stage (relation, "key")
 
 -- name: staged_behind
 -- Staged changes of a row, behind an ordinal; ?1: the versions of its table.

@@ -11,6 +11,15 @@ select name, type, "notnull", dflt_value, pk, hidden from pragma_table_xinfo(?) 
 -- name: read_index_sql
 select sql from sqlite_master where type = 'index' and name = ?
 
+-- name: list_indexed
+-- Indexes over whole tables with their columns in order.
+select l.name, c.name from pragma_index_list(?) as l cross join pragma_index_info(l.name) as c
+where not l.partial order by l.name, c.seqno
+
+-- name: create_index
+-- Proposed by check, run by people.
+create index "__index__" on "__table__" (/*: columns */ "__column__" /*:*/)
+
 -- name: estimate_rowid_table
 select coalesce((select max(rowid) from "__table__"), 0)
 

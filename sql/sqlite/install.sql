@@ -74,6 +74,16 @@ delete from replicator_base where substr(relation, 1, length(/*: topology */ '' 
 -- name: forget_acknowledged
 delete from replicator_acknowledged where topology = /*: topology */ '' /*:*/
 
+-- name: forget_sites
+delete from replicator_known_site where topology = /*: topology */ '' /*:*/
+
+-- name: remember_site
+insert or replace into replicator_known_site (topology, site, tables, read_at)
+values (?, ?, ?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+
+-- name: recall_sites
+select site, tables from replicator_known_site where topology = ?
+
 -- name: forget_link_rows
 delete from "__table__" where link in (select id from replicator_link where topology = /*: topology */ '' /*:*/)
 

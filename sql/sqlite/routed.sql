@@ -49,7 +49,9 @@ from (
 where /*: mine */ 1 /*:*/
 
 -- name: read_page
-select ?1 + row_number() over (), case when /*: fits */ 1 /*:*/ then 's' else 'o' end, ?2,
+-- Op g: a row that is not the site's.
+select ?1 + row_number() over (),
+    case when /*: inside */ 1 /*:*/ then case when /*: fits */ 1 /*:*/ then 's' else 'o' end else 'g' end, ?2,
     /*: values */ m."__column__" /*:*/, /*: base */ null /*:*/
 from "__table__" as m where /*: between */ 1 /*:*/
 
@@ -71,6 +73,12 @@ where a.expired_at is null and a.topology = ?1 and julianday(a.acknowledged_at) 
 
 -- name: record_routes
 update replicator_acknowledged set routes = ?2 where link = ?1 and routes is not ?2
+
+-- name: read_shares
+select shares, routes from replicator_acknowledged where link = ?
+
+-- name: record_shares
+update replicator_acknowledged set shares = ?2 where link = ?1
 
 -- name: unexpire_link
 -- A link that has been read anew.

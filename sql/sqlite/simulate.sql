@@ -6,7 +6,7 @@ pragma foreign_keys = on;
 pragma journal_mode = wal;
 pragma synchronous = off;
 
--- name: begin
+-- name: open_transaction
 begin immediate;
 
 -- name: keep_place

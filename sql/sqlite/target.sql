@@ -124,7 +124,7 @@ where link = ?1 and relation = ?2 and "key" = ?3 order by id
 
 -- name: read_parked
 -- The last column: the first parked change of the same row.
-select p.relation, p."key", p.op, p.changed_at, p.columns, p.before, p.after, p.attempts,
+select p.relation, p."key", p.op, p.changed_at, p.columns, p.before, p.after, p.attempts, p.sqlstate, p.cause,
     (select min(q.id) from replicator_parked as q
      where q.link = p.link and q.relation = p.relation and q."key" = p."key" and p."key" <> '')
 from replicator_parked as p where p.id = ? and p.link = ?

@@ -6,6 +6,10 @@
 -- What is captured at this centre.
 select id, table_name, "key", versioned from replicator_relation where topology = ? and retired_at is null
 
+-- name: dividing_triggers
+-- The triggers of tables whose rows are divided among the sites.
+select name from sqlite_master where type = 'trigger' and name like 'replicator\_%\_ar' escape '\'
+
 -- name: versioned_upto
 select coalesce(versioned_upto, 0), (select max(seq) from replicator_outbox) from replicator_control where only_row = 1
 
@@ -63,11 +67,11 @@ select ?1, 'u', /*: hybrid_time */ 0 /*:*/, /*: key */ n.k0 /*:*/, '', ?2
 from replicator_net as n where n.relation = ?3 and n.corrected
 
 -- name: correct_there
--- A change that was there already moved nothing here, so nothing else tells the site whether the row is still its own; nor
--- of a row that came and went at the site, which has passed over what came for it meanwhile.
+-- A change that was there already moved nothing here, so nothing else tells the site whether the row is still its own, or,
+-- where rows are divided (?4), ever was; nor of a row that came and went at the site, which has passed over what came for it.
 insert into replicator_outbox (relation, op, changed_at, /*: places */ k0 /*:*/, origin, route)
 select ?1, 'u', /*: hybrid_time */ 0 /*:*/, /*: key */ n.k0 /*:*/, '', ?2
-from replicator_net as n where n.relation = ?3 and (n.verdict = 'there' and n.existed and n.present or n.verdict = 'nothing')
+from replicator_net as n where n.relation = ?3 and (n.verdict = 'there' and n.present and (n.existed or ?4) or n.verdict = 'nothing')
 
 -- name: correct_row
 insert into replicator_outbox (relation, op, changed_at, /*: places */ k0 /*:*/, origin, route)

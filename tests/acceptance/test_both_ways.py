@@ -193,8 +193,9 @@ def test_a_dead_site_does_not_spoil_the_table(clinic: Clinic) -> None:
     clinic.write("centre", "update price set cents = 1 where code = 'a';")
     path.rename(away)
     links = {(each["site"], each["direction"]): each for each in clinic.ask("status", code=1)["links"]}
-    assert links["clinic1", "to_centre"]["health"] == links["clinic1", "from_centre"]["health"] == "broken"
-    assert links["clinic1", "from_centre"]["behind_changes"] is None, "unknown, not none"
+    assert links["clinic1", "to_centre"]["health"] == links["clinic1", "from_centre"]["health"] == "unreachable"
+    assert links["clinic1", "to_centre"]["proof_seconds"] > 0
+    assert links["clinic1", "from_centre"]["behind_changes"] == 1, "as the centre knows the site"
     assert links["clinic1", "from_centre"]["proof_seconds"] > 0
     assert links["clinic2", "from_centre"]["behind_changes"] == 1
     failed = clinic.ask("sync", code=3)["links"]

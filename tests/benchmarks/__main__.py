@@ -23,6 +23,7 @@ from tests.benchmarks.memory import memory
 from tests.benchmarks.report import Figure, Report, machine
 from tests.benchmarks.source_cost import source_cost
 from tests.benchmarks.wake import wake
+from tests.benchmarks.wal import wal
 
 BENCHMARKS: Mapping[str, Callable[[Ground], list[Figure]]] = {
     "source": source_cost,
@@ -33,6 +34,7 @@ BENCHMARKS: Mapping[str, Callable[[Ground], list[Figure]]] = {
     "wake": wake,
     "both_ways": both_ways,
     "fanout": fanout,
+    "wal": wal,
 }
 
 

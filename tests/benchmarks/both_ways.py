@@ -87,7 +87,7 @@ def _pair(ground: Ground, engine: str, rows: int) -> tuple[str, str, Path]:
 
 def _edit_site(place: str, rows: int) -> None:
     if place.startswith("postgresql:"):
-        run(place, sql("postgres", "edit_all"))
+        run(place, sql("postgres", "edit_all_here"))
         return
     with closing(sqlite3.connect(place, isolation_level=None)) as file:
         for low in range(1, rows + 1, 1000):

@@ -99,6 +99,9 @@ select count(*) from replicator.link where contact_at > $1
 -- name: edit_all
 update test_metric set value = value + 2
 
+-- name: edit_all_here
+update test_metric set value = value + 1
+
 -- name: edit_half
 update test_metric set value = value + 2 where id % 2 = 0 and id <= $1
 

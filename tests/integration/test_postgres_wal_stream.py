@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -15,8 +16,9 @@ from replicator.engines.postgres.session import Session
 from replicator.engines.postgres.wal.filler import Filler
 from replicator.errors import SetupError
 from replicator.model import Direction, LinkName
-from tests.integration.postgres_site import LINK, MakeSite, Site, read_once
-from tests.integration.postgres_wal_site import make_wal_site
+from tests.fixtures.databases import PostgresDatabases
+from tests.integration.postgres_site import LINK, MakeSite, read_once
+from tests.integration.postgres_wal_site import WalSite, make_wal_site
 from tests.integration.test_postgres_source import write_concurrently
 
 __all__ = ["make_wal_site"]
@@ -37,8 +39,10 @@ def test_changed_columns_are_captured_by_name_and_follow_after_install(make_wal_
     assert [change[3] for change in site.read()] == [("1", "one", "1"), ("2", "two", "2")]
     site.run("alter table t rename a to b")
     site.run("insert into t values (3, 'three \"3\"', 3, null)")
-    site.run("begin; alter table t drop n; update t set b = 'drei' where id = 3; alter table t alter extra type varchar(9); "
-             "insert into t values (4, 'four'); commit; update t set id = 40 where id = 4")
+    site.run(
+        "begin; alter table t drop n; update t set b = 'drei' where id = 3; alter table t alter extra type varchar(9); "
+        "insert into t values (4, 'four'); commit; update t set id = 40 where id = 4"
+    )
     with pytest.raises(SetupError, match="have changed"):
         site.read()
     site.install(skip_existing=False)
@@ -69,10 +73,16 @@ def test_a_renamed_table_is_captured_on(make_wal_site: MakeSite) -> None:
 
 def test_what_the_centre_wrote_is_left_out_and_other_origins_are_kept(make_wal_site: MakeSite) -> None:
     site = make_wal_site(TABLE)
-    site.run(f"begin; {announce('lab/centre')}; insert into t values (1); savepoint s; {announce('')}; insert into t values (2); "
-             "rollback to s; update t set a = 'x'; commit")
+    site.run(
+        f"begin; {announce('lab/centre')}; insert into t values (1); savepoint s; "
+        f"{announce('')}; insert into t values (2); "
+        "rollback to s; update t set a = 'x'; commit"
+    )
     site.run(f"begin; {announce('other/Köln')}; insert into t values (3); commit; insert into t values (4); truncate t")
-    site.run(f"begin; {announce('lab/centre')}; insert into t values (5); {announce('')}; insert into t values (6); truncate t; commit")
+    site.run(
+        f"begin; {announce('lab/centre')}; insert into t values (5); {announce('')}; insert into t values (6); "
+        "truncate t; commit"
+    )
     site.read()
     assert site.rows("select op::text, after, origin from replicator.outbox order by seq") == [
         ("i", "(3,,)", "other/Köln"), ("i", "(4,,)", None), ("t", None, None), ("i", "(6,,)", None), ("t", None, None),
@@ -129,7 +139,10 @@ def test_an_idle_log_is_let_go(make_wal_site: MakeSite) -> None:
     filler = Filler(site.url, LINK.topology)
     filler.fill(10)
     site.run("insert into noise select repeat('x', 1000) from generate_series(1, 20000)")
-    behind = "select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) from pg_replication_slots r join replicator.slot s on s.name = r.slot_name"
+    behind = (
+        "select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) from pg_replication_slots r "
+        "join replicator.slot s on s.name = r.slot_name"
+    )
     assert int(str(site.rows(behind)[0][0])) > 10 << 20
     with closing(filler):
         assert not filler.wait(1.0)
@@ -146,7 +159,11 @@ def test_a_lost_slot_is_named_and_install_brings_it_back(make_wal_site: MakeSite
         site.read()
     assert any("slot is gone" in finding.message for finding in site.installer.check(site.plans(), as_source=True))
     site.install(skip_existing=False)
-    assert sorted(str(change[3]) for change in site.read()) == ["('1', None, None)", "('2', None, None)", "('3', None, None)"]
+    assert sorted(str(change[3]) for change in site.read()) == [
+        "('1', None, None)",
+        "('2', None, None)",
+        "('3', None, None)",
+    ]
     site.run("insert into t values (4)")
     assert len(site.read()) == 1
 
@@ -161,9 +178,11 @@ def test_a_slot_that_others_moved_is_named(make_wal_site: MakeSite) -> None:
 
 def test_uninstall_leaves_nothing(make_wal_site: MakeSite) -> None:
     """Invariant 11."""
-    site = make_wal_site(f"{TABLE}; create table u (id int not null); create unique index ui on u (id); "
-                         "alter table u replica identity using index ui; create table w (id int primary key); "
-                         "alter table w replica identity full; alter table u add primary key (id)")
+    site = make_wal_site(
+        f"{TABLE}; create table u (id int not null); create unique index ui on u (id); "
+        "alter table u replica identity using index ui; create table w (id int primary key); "
+        "alter table w replica identity full; alter table u add primary key (id)"
+    )
     identities = "select relname::text, relreplident::text from pg_class where relname in ('t', 'u', 'w') order by 1"
     assert site.rows(identities) == [("t", "f"), ("u", "f"), ("w", "f")]
     assert [o for o in site.installer.list_objects() if "slot" in o or "publication" in o]
@@ -213,15 +232,17 @@ def test_no_committed_row_is_lost_and_transactions_come_whole(make_wal_site: Mak
     source = site.source()
     threads, written = write_concurrently(site, 30, 3.0)
     seen: Counter[str | None] = Counter()
-    position, done = site.position, False
-    while not done or upto is not None:
-        done = done or not any(thread.is_alive() for thread in threads)
+    position = site.position
+    while True:
+        done = not any(thread.is_alive() for thread in threads)
         changes, upto, _ = read_once(source, position, 500)
-        if upto is None:
+        if upto is not None:
+            seen.update((change[3] or ("",))[0] for change in changes)
+            position = upto
+        elif done:
+            break
+        else:
             source.wait(0.05)
-            continue
-        seen.update((change[3] or ("",))[0] for change in changes)
-        position = upto
     assert written[False] > 0
     assert set(seen.values()) == {1}
     assert sorted(map(str, seen)) == sorted(str(row[0]) for row in site.rows("select id from t"))
@@ -247,5 +268,36 @@ def test_waiting_ends_at_once_when_something_is_committed(make_wal_site: MakeSit
     waker.join()
 
 
-def numbers(site: Site) -> int:
-    return len(site.rows("select from replicator.outbox"))
+def test_a_copied_database_does_not_touch_its_originals_slot(
+    make_wal_site: MakeSite, postgres_database: PostgresDatabases
+) -> None:
+    site = make_wal_site(TABLE)
+    site.run("insert into t values (1)")
+    site.read()
+    url, own = site.url, site.rows("select name from replicator.slot")
+    site.close()
+    copy = WalSite(postgres_database("copy", template=url), psycopg.connect(url, autocommit=True))
+    copy.connection.close()
+    copy.connection = psycopg.connect(copy.url, autocommit=True)
+    try:
+        with pytest.raises(SetupError, match="of another database"):
+            copy.read()
+        copy.install()
+        copy.run("insert into t values (2)")
+        assert len(copy.read()) == 1
+        assert copy.rows("select name from replicator.slot") != own
+        copy.installer.install(copy.installer.plan_uninstall(LINK.topology))
+        assert not copy.installer.list_objects()
+        assert copy.rows(f"select count(*) from pg_replication_slots where slot_name = '{own[0][0]}'") == [(1,)]
+    finally:
+        copy.close()
+
+
+def test_what_cannot_be_captured_is_refused_with_the_way_round_it(make_wal_site: MakeSite) -> None:
+    site = make_wal_site(TABLE)
+    both = [replace(plan, direction=Direction.BOTH) for plan in site.plans()]
+    with pytest.raises(SetupError, match="both ways"):
+        site.installer.plan_site(LINK.topology, both)
+    site.run("create unlogged table n (id int primary key)")
+    with pytest.raises(SetupError, match="unlogged"):
+        site.installer.plan_site(LINK.topology, site.plans())

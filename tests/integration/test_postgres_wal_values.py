@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from replicator.engines.postgres.capture import SETTINGS
 from replicator.engines.postgres.installer import PostgresInstaller
 from replicator.engines.postgres.wal.filler import Filler
 from replicator.engines.postgres.wal.installer import PostgresWalInstaller
@@ -66,16 +65,20 @@ def test_values_of_every_type_are_spelled_as_triggers_spell_them(both: Both) -> 
     for text in SETUP:
         both.connection.execute(text)
     kinds = list(POSTGRES)
-    columns = ", ".join(f'c{place} {kind}' for place, kind in enumerate(kinds))
+    columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(kinds))
     both.connection.execute(f"create table zoo (id int primary key, {columns})")
     both.install()
-    both.connection.execute("set datestyle = 'German'; set timezone = 'Asia/Kathmandu'; set extra_float_digits = -5; set bytea_output = 'escape'")
+    both.connection.execute(
+        "set datestyle = 'German'; set timezone = 'Asia/Kathmandu'; set extra_float_digits = -5; set bytea_output = 'escape'"
+    )
     number = 0
     for place, kind in enumerate(kinds):
         for value in POSTGRES[kind]:
             number += 1
             with both.connection.cursor() as cursor:
-                cursor.execute(f"set datestyle = 'ISO'; insert into zoo (id, c{place}) values ({number}, {_literal(value)})")
+                cursor.execute(
+                    f"set datestyle = 'ISO'; insert into zoo (id, c{place}) values ({number}, {_literal(value)})"
+                )
     both.connection.execute("update zoo set id = -id where id % 3 = 0")
     both.connection.execute("update zoo set id = id where id % 3 = 1")
     both.connection.execute("delete from zoo where id % 2 = 0")
@@ -102,10 +105,14 @@ def test_random_histories_are_captured_alike(both: Both) -> None:
 
 def _statement(chance: random.Random) -> str:
     low = chance.randint(1, 40)
-    text = chance.choice(["null", "''", "repeat('x', 9000)", "'a,b'", "'\"(\\'", "E'\\t\\n\\r'", "'é  '", "repeat('\\ü', 5000)"])
+    text = chance.choice(
+        ["null", "''", "repeat('x', 9000)", "'a,b'", "'\"(\\'", "E'\\t\\n\\r'", "'é  '", "repeat('\\ü', 5000)"]
+    )
     return chance.choice([
-        f"insert into t values ({low}, {text}, {text}, {low} / 3.0, '\\xff00', now()) on conflict (id) do update set a = {text}",
-        f"insert into t select g, {text}, null, random(), null, 'infinity' from generate_series({low}, {low} + 5) g on conflict do nothing",
+        f"insert into t values ({low}, {text}, {text}, {low} / 3.0, '\\xff00', now()) "
+        f"on conflict (id) do update set a = {text}",
+        f"insert into t select g, {text}, null, random(), null, 'infinity' "
+        f"from generate_series({low}, {low} + 5) g on conflict do nothing",
         f"update t set b = {text} where id between {low} and {low} + 10",
         f"update t set x = convert_to(coalesce({text}, 'z'), 'UTF8'), f = '-0' where id = {low}",
         f"update t set id = id + 100 where id = {low} and not exists (select from t where id = {low} + 100)",

@@ -136,6 +136,9 @@ def test_a_deleted_row_that_is_back_without_anybody_having_seen_it_gone_vanished
     assert "the row is back" in told
     record = on_record([("price", (None, {"code": "k0", "note": W2}, None))], {"price": "note"}, {"price": ("code",)})
     assert list(trace.vanished({ROW: W2}, record)) == []
+    anew = _trace(("a", 1, None, W1), ("b", 2, W1, None), ("b", 3, None, W3), ("c", 4, W1, W2))
+    (told,) = anew.vanished({ROW: W2}, NOTHING)
+    assert "by b in step 3" in told
     again = _trace(("a", 1, None, W1), ("b", 2, W1, None), ("c", 3, None, W2))
     assert list(again.vanished({ROW: W2}, NOTHING)) == []
 

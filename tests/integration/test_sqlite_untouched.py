@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from replicator.model import PolicyName, PolicyPlan
+from replicator.pipeline import retry_parked
 from tests.fixtures.pairs import MakePair
-from tests.fixtures.sqlite_hub import Hub, make_hub
+from tests.fixtures.sqlite_hub import SCHEMA, Hub, make_hub
 
 JOB = "create table job (id bigint primary key, n bigint)"
 
@@ -52,7 +54,9 @@ def test_a_site_that_changed_nothing_reverts_nothing(make_pair: MakePair, engine
     pair.settle()
     pair.centre.run("update job set n = n + 100 where id < 5", "delete from job where id = 5")
     pair.site.run(
-        "update job set n = n where id in (1, 5)", "update job set n = 7 where id = 2", "update job set n = 2 where id = 2"
+        "update job set n = n where id in (1, 5)",
+        "update job set n = 7 where id = 2",
+        "update job set n = 2 where id = 2",
     )
     pair.site.run("delete from job where id = 3", "insert into job values (3, 3)", "update job set n = 40 where id = 4")
     (outcome,) = pair.send()
@@ -111,3 +115,55 @@ def test_a_change_the_database_refused_stays_at_its_site(hub_of: Callable[..., H
     hub.up("a")
     hub.down("a")
     assert hub.sites["a"].app.execute("select title from tariff where id = 2").fetchall() == [("taken",)]
+
+
+def test_two_parked_rows_that_want_each_others_values_heal_together(hub_of: Callable[..., Hub]) -> None:
+    """Invariant 8: alone neither could ever go in."""
+    hub = hub_of()
+    hub.app.execute("insert into tariff values (1, 'one'), (2, 'two')")
+    hub.settle()
+    hub.sites["b"].app.execute("insert into tariff values (3, 'three')")
+    hub.up("b")
+    for statement in (
+        "update tariff set title = 'three' where id = 2",
+        "update tariff set title = 'two' where id = 1",
+        "update tariff set title = 'one' where id = 2",
+    ):
+        hub.sites["a"].app.execute(statement)
+        hub.up("a")
+    centre = hub.sites["a"].up[1]
+    queues = centre.list_queues(10)
+    assert [len(queue) for queue in queues] == [2, 1]
+    hub.settle()
+    assert centre.list_parked() == []
+    hub.assert_equal()
+    assert hub.rows("tariff") == [(1, "two"), (2, "one"), (3, "three")]
+
+
+def test_what_goes_along_in_vain_stays_as_it_was(hub_of: Callable[..., Hub]) -> None:
+    hub = hub_of()
+    hub.app.execute("insert into tariff values (1, 'one'), (2, 'two')")
+    hub.settle()
+    hub.sites["b"].app.execute("insert into tariff values (3, 'three')")
+    hub.up("b")
+    hub.sites["a"].app.execute("update tariff set title = 'three' where id = 2")
+    hub.up("a")
+    hub.sites["a"].app.execute("update tariff set title = 'two' where id = 1")
+    hub.up("a")
+    centre = hub.sites["a"].up[1]
+    first, second = centre.list_parked()
+    assert not retry_parked(centre, second.id)
+    again = centre.list_parked()
+    assert again[0] == replace(first, parked_at=again[0].parked_at)
+    assert (again[1].attempts, again[1].state) == (2, "parked")
+
+
+def test_equal_rows_from_before_that_are_not_the_sites_own_are_taken_from_it(hub_of: Callable[..., Hub]) -> None:
+    """Invariant 6: all sides began as copies of one database."""
+    rows = "insert into patient values (1, 'a', 'Ann', 0), (2, 'b', 'Ben', 0);"
+    rows += "insert into visit values (1, 1, 'x'), (2, 2, 'y');"
+    hub = hub_of(schema=SCHEMA + rows)
+    hub.settle()
+    hub.assert_equal()
+    assert hub.sites["a"].app.execute("select id from visit").fetchall() == [(1,)]
+    assert len(hub.rows("patient")) == 2

@@ -47,6 +47,28 @@ def test_columns_that_come_and_go_in_one_batch(make_pair: MakePair, engine: str)
         pair.site.run(f"update job set n = {turn}2 where id = 1", f"delete from job where id = {turn + 1}")
     pair.sync()
     assert pair.parked() == []
-    assert pair.conflicts() == []
     rows = pair.site.rows("select id, n, d3 from job order by id")
     assert pair.centre.rows("select id, n, d3 from job order by id") == rows
+
+
+@pytest.mark.parametrize("direction", ["to_centre", "both"])
+@pytest.mark.parametrize("engine", ["postgres", "sqlite"])
+def test_a_row_recorded_anew_by_install_and_deleted_then_is_deleted(
+    make_pair: MakePair, engine: str, direction: str
+) -> None:
+    """Its first change of the new version is an insert, its last a delete; the centre has had it all along."""
+    pair = make_pair("postgres", engine)
+    rule = {"name": "job", "direction": direction}
+    pair.site.run(JOB)
+    pair.install(rule)
+    pair.site.run("insert into job values (1, 1), (2, 1), (3, 1)")
+    pair.settle()
+    pair.site.run("alter table job add column c text")
+    pair.centre.run("alter table job add column c text")
+    pair.install(rule)
+    pair.site.run("delete from job where id = 1", "update job set n = 2 where id = 2", "delete from job where id = 2")
+    pair.site.run("insert into job values (4, 4, 'x')", "delete from job where id = 4")
+    pair.settle()
+    assert (pair.parked(), pair.conflicts()) == ([], [])
+    assert pair.centre.rows("select id from job") == [(3,)]
+    pair.assert_equal("job")

@@ -278,10 +278,12 @@ class Apply:
         while chunk := list(islice(stream, _CHUNK)):
             for each in chunk:
                 verdicts.setdefault(each.conflict.relation, Counter())[each.verdict] += 1
-            self._decisions.record(chunk)
+            self._decisions.note(chunk)
             self.conflicts += sum(each.on_record for each in chunk)
-        self._decisions.recorded(sum(map(Counter.total, verdicts.values())))
+        self._decisions.noted(sum(map(Counter.total, verdicts.values())))
         for lane, _ in self._loaded:
+            if lane.number in verdicts:
+                self._decisions.record(lane)
             self._carry_out(lane, verdicts.get(lane.number, Counter()))
 
     def _carry_out(self, lane: Lane, verdicts: Counter[Verdict]) -> None:

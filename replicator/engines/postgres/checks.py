@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection
-from replicator.model import Finding, TableName, TablePlan
-from replicator.sqlfiles import literal, render, statement
+from replicator.model import CentralTable, Finding, TableName, TablePlan, TableShape
+from replicator.sqlfiles import literal, quoted, render, statement
 
 _OLDEST, _NEWEST = 130000, 190000
 
@@ -62,8 +62,19 @@ def check_capture(place: str, connection: PostgresConnection, plans: Sequence[Ta
         if found is None:
             yield Finding(place, str(name), False, "no such table", "correct the name in the YAML")
             continue
-        problems = list(_capture_problems(place, plan, found, planned))
+        problems = list(_capture_problems(place, plan.source, plan.key, found, planned))
         yield from problems or [Finding(place, str(name), True, "can be captured")]
+
+
+def check_central(place: str, connection: PostgresConnection, captured: Sequence[CentralTable]) -> Iterator[Finding]:
+    """Each table of a centre whose own changes are to be captured; those that install will create are right."""
+    facts = _facts(connection, [each.table.name for each in captured])
+    planned = {f"{name.schema}.{name.name}" for name in facts}
+    for each in captured:
+        found = facts.get(each.table.name)
+        if found is not None:
+            problems = list(_capture_problems(place, each.table, each.key, found, planned))
+            yield from problems or [Finding(place, str(each.table.name), True, "can be captured")]
 
 
 def check_target(place: str, connection: PostgresConnection, plans: Sequence[TablePlan]) -> Iterator[Finding]:
@@ -88,6 +99,20 @@ def check_target(place: str, connection: PostgresConnection, plans: Sequence[Tab
             yield Finding(place, str(name), True, "can be written")
 
 
+def check_followers(place: str, connection: PostgresConnection, table: CentralTable) -> Iterator[Finding]:
+    """Whether the rows that follow a row can be found by an index."""
+    name = table.table.name
+    for step in table.route.path[:1]:
+        ((indexed,),) = rows(connection, "check", "is_indexed", name.schema, name.name, list(step.columns))
+        if not indexed:
+            fix = _fix("create_index", {"columns": quoted(step.columns)}, schema=name.schema, table=name.name)
+            message = (
+                f"no index begins with {', '.join(step.columns)}: each row of {step.parent} that is inserted, deleted or "
+                f"given to another site makes the server read all of {name}"
+            )
+            yield Finding(place, str(name), False, message, fix, warning=True)
+
+
 def _new_table(place: str, connection: PostgresConnection, name: TableName) -> Finding:
     """Whether install may create a table the centre lacks; it creates a schema that is missing, too."""
     ((_, _, user, database, _, _, create, *_),) = rows(connection, "check", "database")
@@ -101,21 +126,23 @@ def _new_table(place: str, connection: PostgresConnection, name: TableName) -> F
     return Finding(place, str(name), True, "will be created by install")
 
 
-def _capture_problems(place: str, plan: TablePlan, found: dict[str, object], planned: set[str]) -> Iterator[Finding]:
-    name = plan.source.name
+def _capture_problems(
+    place: str, shape: TableShape, key: Sequence[str], found: dict[str, object], planned: set[str]
+) -> Iterator[Finding]:
+    name = shape.name
     names = {"schema": name.schema, "table": name.name}
 
     def wrong(message: str, fix: str, *, warning: bool = False) -> Finding:
         return Finding(place, str(name), False, message, fix, warning=warning)
 
-    if plan.source.kind == "foreign":
+    if shape.kind == "foreign":
         yield wrong("a foreign table: its rows change without us", "capture it in its own database")
-    yield from _missing_rights(place, plan, found)
+    yield from _missing_rights(place, name, key, found)
     if found["unlogged"]:
         yield wrong("unlogged: a crash empties it and no trigger sees that", _fix("set_logged", **names), warning=True)
     if found["root"] in planned:
         yield wrong(f"a partition of {found['root']}, which is captured too", "name only one of them in the YAML")
-    if plan.source.kind in ("partitioned", "partition"):
+    if shape.kind in ("partitioned", "partition"):
         message = "partitioned: attaching, detaching, dropping or truncating a single partition is not captured"
         yield wrong(message, "run replicator audit after such a change", warning=True)
     if found["rules"]:
@@ -126,9 +153,9 @@ def _capture_problems(place: str, plan: TablePlan, found: dict[str, object], pla
         yield wrong(message, _fix("no_force", **names), warning=True)
 
 
-def _missing_rights(place: str, plan: TablePlan, found: dict[str, object]) -> Iterator[Finding]:
-    name, user, owner = plan.source.name, str(found["user"]), str(found["owner_name"])
-    if not plan.key:
+def _missing_rights(place: str, name: TableName, key: Sequence[str], found: dict[str, object]) -> Iterator[Finding]:
+    user, owner = str(found["user"]), str(found["owner_name"])
+    if not key:
         fix = "add one, or name a unique not-null key in the YAML (tables: … key: […])"
         yield Finding(place, str(name), False, "no primary key", fix)
     if not found["owner"]:

@@ -43,6 +43,7 @@ class Decisions:
         self._session = session
         self._answers = answers
         self._skews: dict[str, int] | None = None
+        self._ledgered: set[int] = set()
         self.corrected = 0
 
     # --- found ---
@@ -50,20 +51,26 @@ class Decisions:
     def find(self, lane: Lane, *, move: bool) -> Iterator[Conflict]:
         """The lane's conflicts, streamed through a server-side cursor."""
         feed = self._session.read_version_feed(lane.place) if lane.plan.versioned else 0
-        self._session.run(Verdicts(lane).lock_rows)
+        verdicts = Verdicts(lane)
+        if lane.plan.ledgered:
+            self._ledgered.add(lane.number)
+        self._session.run(verdicts.lock_rows)
+        self._session.run(conflicts_sql("forget_found"), lane.number)
+        found = verdicts.find_conflicts(move=move, origin=self._session.link.origin)
+        if not self._session.run(found, feed, lane.number).rowcount:
+            return
         with psycopg.RawServerCursor(self._session.connection, "replicator_conflicts") as cursor:
             cursor.itersize = _CHUNK
-            found = Verdicts(lane).find_conflicts(move=move, origin=self._session.link.origin)
-            cursor.execute(found.encode(), (feed,))
+            cursor.execute(conflicts_sql("read_found").encode(), (lane.number,))
             for row in cursor:
-                yield self._conflict(lane, row)
+                yield self._conflict(lane, verdicts.targets, row)
 
-    def _conflict(self, lane: Lane, row: tuple[object, ...]) -> Conflict:
+    def _conflict(self, lane: Lane, names: Sequence[str], row: tuple[object, ...]) -> Conflict:
         (
             order, existed, present, changed_at, key, found, before, stored, after, current, at, origin, gone, answer,
             untouched,
         ) = row  # fmt: skip
-        base = before if before is not None else _stored(lane, stored)
+        base = _image(names, before) or _stored(lane, stored)
         writer = "" if at is None else self._place(cast("str | None", origin))
         return Conflict(
             ord=cast("int", order),
@@ -71,9 +78,9 @@ class Decisions:
             table=lane.place,
             key=str(key),
             kind=_kind(bool(existed), bool(present), bool(found), bool(gone)),
-            before=cast("Image", base) if existed else None,
-            after=cast("Image", after),
-            current=cast("Image", current),
+            before=base if existed else None,
+            after=_image(names, after),
+            current=_image(names, current),
             changed_at=cast("int", changed_at),
             policy=lane.plan.policy,
             site=self._session.link.site,
@@ -100,15 +107,27 @@ class Decisions:
 
     # --- recorded ---
 
-    def record(self, decisions: Sequence[Decision]) -> None:
-        """Write a chunk of decisions to the record, and beside the span for the applying statements."""
-        chunk = json.dumps([_recorded(decision) for decision in decisions], ensure_ascii=False)
-        self._session.run(conflicts_sql("add_decisions"), self._session.link_id, chunk)
+    def note(self, decisions: Sequence[Decision]) -> None:
+        """Write a chunk of decisions beside the span for the applying statements."""
+        on_record = sum(decision.on_record for decision in decisions)
+        numbers = iter(self._session.one(conflicts_sql("take_numbers"), on_record)[0] or ())
+        with (
+            self._session.connection.cursor() as cursor,
+            cursor.copy(conflicts_sql("copy_decisions").encode()) as copy,
+        ):
+            for decision in decisions:
+                known = decision.conflict.relation in self._ledgered
+                copy.write_row(_noted(decision, next(numbers) if decision.on_record else None, known=known))
 
-    def recorded(self, count: int) -> None:
-        """All decisions of a span are on record; so many they are."""
+    def noted(self, count: int) -> None:
+        """All decisions of a span are beside it; so many they are."""
         if count > _FEW:
             self._session.run(conflicts_sql("analyze_decisions"))
+
+    def record(self, lane: Lane) -> None:
+        """Put a lane's decisions on record."""
+        given = self._session.link_id, lane.number, lane.place, Verdicts(lane).targets
+        self._session.run(conflicts_sql("record_decided"), *given)
 
     # --- carried out ---
 
@@ -142,7 +161,17 @@ class Decisions:
         """Tell the site of rows that came and went there: it has passed over what came for them from here meanwhile."""
         if self._answers and lane.plan.direction.falls:
             number = self._session.read_captured(lane.plan.target)
-            self.corrected += self._session.run(Verdicts(lane).correct_nothing, number, route_to(self._session)).rowcount
+            self.corrected += self._session.run(
+                Verdicts(lane).correct_nothing, number, route_to(self._session)
+            ).rowcount
+
+    def correct_held(self, lane: Lane) -> None:
+        """The same for rows whose changes were put behind one that waits for a person."""
+        if self._answers and lane.plan.direction.falls:
+            number = self._session.read_captured(lane.plan.target)
+            given = self._session.link_id, lane.place, list(lane.relation.columns)
+            step = Verdicts(lane).correct_held
+            self.corrected += self._session.run(step, number, route_to(self._session), *given).rowcount
 
 
 def route_to(session: Session) -> str:
@@ -155,28 +184,20 @@ def dump(image: Image) -> str | None:
     return None if image is None else json.dumps(image, ensure_ascii=False)
 
 
-def _recorded(decision: Decision) -> Mapping[str, object]:
-    """One decision as the statement takes it: as JSON, because images are that already and need no escapes."""
+def _noted(decision: Decision, number: int | None, *, known: bool) -> tuple[object, ...]:
+    """One decision as the statements about it need it, with its number on record. ``known``: the base is the ledger's."""
     conflict = decision.conflict
-    return {
-        "number": conflict.relation, "ord": conflict.ord, "relation": conflict.table, "key": conflict.key,
-        "kind": conflict.kind, "before": conflict.before, "after": conflict.after, "current": conflict.current,
-        "result": _result(decision), "changed_at": conflict.changed_at, "policy": decision.rule,
-        "verdict": decision.verdict, "reason": decision.reason, "based": conflict.based,
-        "current_origin": conflict.current_origin, "current_at": conflict.current_at,
-        "clock_error_us": conflict.clock_error_us, "unsure": decision.unsure, "on_record": decision.on_record,
-    }  # fmt: skip
+    result = decision.result if decision.verdict is Verdict.MERGE else None
+    return (
+        conflict.relation, conflict.ord, str(decision.verdict), number, str(conflict.kind), decision.rule, decision.reason,
+        dump(conflict.before) if known else None, dump(result), conflict.based, conflict.current_origin, conflict.current_at,
+        conflict.clock_error_us, decision.unsure,
+    )  # fmt: skip
 
 
-def _result(decision: Decision) -> Image:
-    """The row the decision leaves."""
-    match decision.verdict:
-        case Verdict.APPLY:
-            return decision.conflict.after
-        case Verdict.MERGE:
-            return decision.result
-        case Verdict.KEEP | Verdict.PARK:
-            return decision.conflict.current
+def _image(names: Sequence[str], values: object) -> Image:
+    """A row's values as they were found, by column."""
+    return None if values is None else dict(zip(names, cast("Sequence[str | None]", values), strict=True))
 
 
 def _stored(lane: Lane, stored: object) -> Image:

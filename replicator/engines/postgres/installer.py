@@ -15,9 +15,16 @@ from replicator.engines.postgres import central, planned
 from replicator.engines.postgres.capture import Capture, function_name, trigger_names
 from replicator.engines.postgres.catalogue import read_inventory, rows
 from replicator.engines.postgres.central import CentralCapture
-from replicator.engines.postgres.checks import check_capture, check_database, check_target
+from replicator.engines.postgres.checks import (
+    check_capture,
+    check_central,
+    check_database,
+    check_followers,
+    check_target,
+)
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
 from replicator.engines.postgres.inspect import Installed, read_installed
+from replicator.engines.postgres.wal.handover import HandOver, filling
 from replicator.engines.postgres.wal.installed import uninstall_steps
 from replicator.errors import RetryableError, SetupError
 from replicator.model import (
@@ -32,6 +39,8 @@ from replicator.model import (
     Position,
     TableName,
     TablePlan,
+    decode_catalogue,
+    encode_catalogue,
 )
 
 _OWN_TRANSACTIONS = re.compile(r"(--[^\n]*\n|\s)*(begin;|do )")
@@ -91,6 +100,11 @@ class PostgresInstaller:
                 findings += self._drift(topology, plans, installed)
         return findings
 
+    def check_captured(self, captured: Sequence[CentralTable]) -> Sequence[Finding]:
+        """See ports.Installable."""
+        with translated(self._place):
+            return [found for table in captured for found in check_followers(self._place, self._connection, table)]
+
     def _central_findings(self) -> Iterator[Finding]:
         """Tables the centre captures whose triggers are gone or switched off."""
         for topology in read_installed(self._connection, "").topologies:
@@ -101,6 +115,22 @@ class PostgresInstaller:
                 whole = len(fire) == (2 if any(trigger.type & 1 for trigger in fire) else 4)
                 message = f"changes are {'' if whole else 'not all '}captured for topology {topology}"
                 yield Finding(self._place, str(table), whole, message, "" if whole else "run: replicator install")
+
+    def check_central(
+        self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable]
+    ) -> Sequence[Finding]:
+        """See ports.Installable."""
+        with translated(self._place):
+            findings = list(check_central(self._place, self._connection, captured))
+            installed = read_installed(self._connection, topology)
+        if not installed.relations:
+            return findings
+        fix = "run: replicator install"
+        for step in self._central_steps(topology, captured, installed):
+            lost = step.object.startswith("triggers ")  # what is written meanwhile does not reach the sites
+            message = f"not as planned for topology {topology}: {step.purpose}"
+            findings.append(Finding(self._place, step.object, False, message, fix, warning=not lost))
+        return findings
 
     def _drift(self, topology: str, plans: Sequence[TablePlan], installed: Installed) -> Iterator[Finding]:
         for step in self._site_steps(topology, [plan for plan in plans if _capturable(plan)], installed):
@@ -129,8 +159,12 @@ class PostgresInstaller:
     ) -> Iterator[PlannedStatement]:
         yield from self._our_steps(installed)
         yield from _shared_steps(installed, planned.SITE_FUNCTIONS)
+        with translated(self._place):
+            log = HandOver(self._connection, topology)
         for capture in installed.captures(topology, plans):
-            yield from _capture_steps(capture, installed)
+            yield from log.steps(capture, installed, _capture_steps(capture, installed))
+        with translated(self._place):
+            yield from log.last_steps()
 
     def _our_steps(self, installed: Installed) -> Iterator[PlannedStatement]:
         for number, name, mark in planned.migrations():
@@ -188,8 +222,9 @@ class PostgresInstaller:
         if not mine:
             raise RetryableError(f"{self._place}: another install is at work", hint="wait for it to end")
         try:
-            for step in plan.statements:
-                self._run(step)
+            with filling(self._url, self._connection, plan):
+                for step in plan.statements:
+                    self._run(step)
         finally:
             self._end_install()
 
@@ -262,6 +297,20 @@ class PostgresInstaller:
                 return []
             found = rows(self._connection, "install", "list_links", topology)
         return [_link_record(row) for row in found]
+
+    def remember_site(self, topology: str, site: str, catalogue: Catalogue) -> None:
+        """See ports.Installable."""
+        with translated(self._place):
+            sql = sqlfiles.statement("sql/postgres/install.sql", "remember_site")
+            self._connection.execute(sql.encode(), (topology, site, encode_catalogue(catalogue)))
+
+    def recall_sites(self, topology: str) -> Mapping[str, Catalogue]:
+        """See ports.Installable."""
+        with translated(self._place):
+            if not rows(self._connection, "install", "our_schema")[0][0]:
+                return {}
+            found = rows(self._connection, "install", "recall_sites", topology)
+        return {str(site): decode_catalogue(str(text)) for site, text in found}
 
     def read_clock(self) -> int:
         """See ports.Installable."""

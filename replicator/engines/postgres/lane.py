@@ -116,13 +116,14 @@ class Lane:
     def net(self) -> Sequence[str]:
         """Statements that leave one net change per row."""
         if not self.plan.ledgered:
+            came = [piece("before_or_came", before=f"b{i}", came=f"a{i}") for i in self.live]
             return [
                 self.render(
                     "net_images",
                     key=self.keys(),
                     before=self.listed("c.b", self.live),
                     after=self.listed("c.a", self.live),
-                    set_before_or_came=", ".join(self._came(i) for i in self.live),
+                    set_before_or_came=", ".join(came),
                 ),
                 self.render("net_gone", same_row=self.same_row("c.k")),
             ]
@@ -131,10 +132,6 @@ class Lane:
             self.render("net_first", set_before=before, key=self.keys(), key_again=self.keys()),
             self.net_last,
         ]
-
-    @staticmethod
-    def _came(place: int) -> str:
-        return piece("before_or_came", before=f"b{place}", came=f"a{place}")
 
     @cached_property
     def net_last(self) -> str:

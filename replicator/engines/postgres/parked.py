@@ -248,7 +248,7 @@ def netted(changes: Sequence[Staged], *, states: bool) -> list[Staged]:
         return [replace(last, op=str(op), before=first.before)]
     if last.op != Op.DELETE:
         return [replace(last, op=str(Op.INSERT), before=None)]
-    return [replace(last, op=str(Op.INSERT), before=None, after=last.before), last]
+    return [first, replace(last, before=first.after)]
 
 
 def _cause(error: RejectedError) -> str:

@@ -15,6 +15,7 @@ from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection, translated
 from replicator.engines.postgres.dispatch import Subscription
 from replicator.engines.postgres.reading import Reading, run, spelled
+from replicator.engines.postgres.shares import Shares
 from replicator.engines.postgres.slices import Slice, copy_statement, make_slices, own_route, routes_of
 from replicator.engines.postgres.windows import (
     PostgresBatch,
@@ -56,6 +57,7 @@ class PostgresRoutedSource(Reading):
     ) -> None:
         super().__init__(url, link, plans)
         self._routes = list(routes_of(link, plans))
+        self._shares = Shares(plans, self._routes)
         self._retention = retention_days * _DAY
         self._keep_open = keep_open
         self._relations = Relations({}, {}, -1)
@@ -77,6 +79,7 @@ class PostgresRoutedSource(Reading):
         with translated(self._place):
             if after is None:
                 run(self._read_connection(), "reserve", self._link.text, self._link.topology, file="routed")
+                self._record_shares(self._read_connection())
             else:
                 self._require_known(self._read_connection())
         with self._reading() as connection:
@@ -90,6 +93,11 @@ class PostgresRoutedSource(Reading):
             days = self._retention / _DAY
             away = f"stayed away longer than the retention ({days:g} days)" if found else "is not known there any more"
             raise self._must_resync(away)
+        self._shares.compare(found[0][1])
+
+    def _record_shares(self, connection: PostgresConnection) -> None:
+        run(connection, "record_shares", self._link.text, self._shares.text, file="routed")
+        self._shares.recorded()
 
     def _must_resync(self, why: str) -> BatchError:
         return BatchError(
@@ -114,14 +122,19 @@ class PostgresRoutedSource(Reading):
     def _next_batch(self, connection: PostgresConnection, after: Position) -> PostgresBatch | None:
         window = self._open(connection, self._start(after))
         now, ranges, filled, marker, everything = window
-        if not filled and marker is None:
+        changed = self._shares.changed
+        if not filled and marker is None and not changed:
             self._passed = (after, now)
             return None
         slices = self._slices(connection, self._relations.newest)
         self._require_present_keys(connection, slices, ranges)
         # A marker alone: what the site itself wrote may have put rows outside its share.
-        wanted = [each for each in slices if filled or each.conditional]
-        parts = [each.changes(ranges, self._routes, everything=each.relation.id in everything) for each in wanted]
+        wanted = [each for each in slices if filled or each.conditional or each.relation.table in changed]
+        whole = everything | {each.relation.id for each in slices if each.relation.table in changed}
+        if changed:
+            run(connection, "use_all_plans", file="routed")
+        routes = [*self._routes, *self._shares.former]
+        parts = [each.changes(ranges, routes, everything=each.relation.id in whole) for each in wanted]
         known = {each.relation.id: each.relation for each in slices}
         statement = copy_statement(parts) if parts else ""
         return PostgresBatch(connection, self._place, statement, after, now, known, more=False, marker=marker)
@@ -206,18 +219,21 @@ class PostgresRoutedSource(Reading):
         """
         self._durable = upto
         self._passed = (upto, upto)
+        self._shares.delivered()
         if time.monotonic() - self._acknowledged_at >= _ACKNOWLEDGE_SECONDS:
             self._acknowledge()
 
     def _acknowledge(self) -> None:
         """Write how far the site has got, and behind that, how far there was nothing for it; prune when it is our turn."""
         upto = self._passed[1] if self._durable is None or self._passed[0] == self._durable else self._durable
-        if self._passed[0] is None or upto == self._acknowledged:
+        if self._passed[0] is None or (upto == self._acknowledged and not self._shares.due):
             return
         with translated(self._place):
             connection = self._watch_connection()
             run(connection, "acknowledge", self._link.text, self._link.topology, upto)
             self._acknowledged, self._acknowledged_at = upto, time.monotonic()
+            if self._shares.due:
+                self._record_shares(connection)
             if self._subscription.dispatcher.claim_pruning():
                 self._prune(connection)
 

@@ -65,6 +65,7 @@ class Session:
                 self.run(statement("sql/postgres/session.sql", "settle_target"))
                 self.run(apply_sql("create_stage"))
                 self.run(apply_sql("create_decision"))
+                self.run(apply_sql("create_found"))
                 self.run(statement("sql/postgres/bases.sql", "create_bases"))
                 self.run(target_sql("ensure_link"), self.link.topology, self.link.site, self.link.direction)
                 self.link_id = self.read_link()[0]

@@ -200,6 +200,9 @@ class PostgresTarget:
     def _mark(self, outcome: Outcome) -> None:
         """Tell the site, in the place where its changes were processed, that they were."""
         topology = self._session.link.topology
+        if outcome.parked:
+            for lane in self._session.lanes_of(self._parked.tables()):
+                self._decisions.correct_held(lane)
         written = outcome.changes + self._decisions.corrected + 1
         self._session.run(
             conflicts_sql("add_marker"), outcome.upto, route_to(self._session), written, lock_number(topology),

@@ -17,7 +17,7 @@ class Verdicts:
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
-        self._targets = [lane.plan_column(i).target for i in lane.live]
+        self.targets = [lane.plan_column(i).target for i in lane.live]
 
     @cached_property
     def lock_rows(self) -> str:
@@ -25,9 +25,10 @@ class Verdicts:
         return self._render("lock_rows", same_row=self._lane.same_row("c.k"))
 
     def find_conflicts(self, *, move: bool, origin: str) -> str:
-        """What is neither applied nor already there; ``move`` looks under the new key too. Parameter: feed of versions.
+        """Finds what is neither applied nor already there; ``move`` looks under the new key too.
 
-        ``origin``: the link's, by which counters are told from rows that this very change has written.
+        Parameters: feed of versions, relation number. ``origin``: the link's, by which counters are told from rows that this
+        very change has written.
         """
         lane = self._lane
         present = piece("is_there", value=f"t.{quote(lane.plan_column(lane.key[0]).target)}")
@@ -37,10 +38,9 @@ class Verdicts:
             version=lane.old_key,
             t_present=present,
             has_before="false" if lane.plan.ledgered else "c.existed",
-            names=piece("texts", values=", ".join(literal(name) for name in self._targets)),
             before=lane.texts("c.b", lane.live),
             after=lane.texts("c.a", lane.live),
-            current=", ".join(as_text(f"t.{quote(name)}") for name in self._targets),
+            current=", ".join(as_text(f"t.{quote(name)}") for name in self.targets),
             t_values=lane.target_values,
             c_after=lane.fitted("c.a"),
             same_row=lane.same_row("c.k"),
@@ -89,7 +89,7 @@ class Verdicts:
                 "rule": rule.postgres,
                 "site": self._fields("a", "c.present"),
                 "centre": ", ".join(
-                    piece("named", value=f"t.{quote(name)}", name=quote(name)) for name in self._targets
+                    piece("named", value=f"t.{quote(name)}", name=quote(name)) for name in self.targets
                 ),
                 "base": base,
                 "count": str(len(lane.live)),
@@ -99,12 +99,12 @@ class Verdicts:
     def _fields(self, side: str, there: str) -> str:
         return ", ".join(
             piece("named_if", there=there, value=self._typed(f"c.{side}{i}", i), name=quote(name))
-            for i, name in zip(self._lane.live, self._targets, strict=True)
+            for i, name in zip(self._lane.live, self.targets, strict=True)
         )
 
     @property
     def _stored(self) -> str:
-        pairs = zip(self._lane.live, self._targets, strict=True)
+        pairs = zip(self._lane.live, self.targets, strict=True)
         return ", ".join(piece("named", value=self._typed(f"(s.image).v{i}", i), name=quote(name)) for i, name in pairs)
 
     def _typed(self, value: str, place: int) -> str:
@@ -114,11 +114,11 @@ class Verdicts:
     def merge_decided(self) -> str:
         """Puts the rows that merges made into the span. Parameter: relation number."""
         lane = self._lane
-        staged = [(i, f"m.{quote(name)}") for i, name in zip(lane.live, self._targets, strict=True)]
+        staged = [(i, f"m.{quote(name)}") for i, name in zip(lane.live, self.targets, strict=True)]
         return self._render(
             "merge_decided",
             set=", ".join(f"a{i} = {piece('as_type', value=value, type=lane.staging(i))}" for i, value in staged),
-            columns=", ".join(f"{quote(name)} text" for name in self._targets),
+            columns=", ".join(f"{quote(name)} text" for name in self.targets),
         )
 
     @cached_property
@@ -153,10 +153,17 @@ class Verdicts:
         """Parameters: relation here, route."""
         return self._render("correct_nothing", old_key=self._lane.old_key, same_row=self._lane.same_row("c.k"))
 
+    @cached_property
+    def correct_held(self) -> str:
+        """Parameters: relation here, route, link, table, columns."""
+        return self._render("correct_held", key=self._lane.whole_key([f"(s.a).v{i}" for i in self._lane.key]))
+
     def _render(self, name: str, **fragments: str) -> str:
         target = self._lane.plan.target
         return render(
             statement(_FILE, name),
-            identifiers={"change": self._lane.change, "schema": target.schema, "table": target.name},
+            identifiers={
+                "change": self._lane.change, "text": self._lane.text, "schema": target.schema, "table": target.name,
+            },
             fragments=fragments,
-        )
+        )  # fmt: skip

@@ -37,6 +37,8 @@ def key_call(values: Sequence[str]) -> str:
 
 def _key_text(encoding: str, *parts: object) -> str:
     classes, values = parts[::2], parts[1::2]
+    if classes == ("integer",):
+        return f"[{values[0]}]"  # what is below, for most keys there are
     return encode_image(
         decode_text(value, encoding) if kind == "text" and isinstance(value, bytes) else value
         for kind, value in zip(classes, values, strict=True)

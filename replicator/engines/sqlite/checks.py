@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from replicator.engines.sqlite.connection import OLDEST_ENGINE, translate
-from replicator.model import Catalogue, Direction, Finding, ForeignKeyShape, TablePlan, TableShape
-from replicator.sqlfiles import statement
+from replicator.model import Catalogue, CentralTable, Direction, Finding, ForeignKeyShape, TablePlan, TableShape
+from replicator.sqlfiles import quoted, render, statement
 
 _CATALOGUE = "sql/sqlite/catalogue.sql"
 _WAL_VERSION = 2
@@ -100,7 +100,7 @@ def check_table(place: str, plan: TablePlan, trigger_bodies: Sequence[str]) -> I
         fix = "add a primary key, or name a unique, not null column as its key in the YAML"
         yield Finding(place, subject, False, "has no key to tell its rows apart", fix)
         return
-    troubles = [*_key_traps(plan), *_capture_traps(plan, trigger_bodies), *_follow_traps(plan, trigger_bodies)]
+    troubles = [*_key_traps(plan), *_capture_traps(plan.source, trigger_bodies), *_follow_traps(plan, trigger_bodies)]
     for message, fix in troubles:
         yield Finding(place, subject, False, message, fix, warning=True)
     if plan.where is not None and not plan.where.sqlite:
@@ -119,8 +119,14 @@ def _key_traps(plan: TablePlan) -> Iterator[tuple[str, str]]:
         )
 
 
-def _capture_traps(plan: TablePlan, trigger_bodies: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for unique in plan.source.uniques:
+def check_central(place: str, shape: TableShape, trigger_bodies: Sequence[str]) -> Iterator[Finding]:
+    """The traps of one table of a centre whose own changes are captured."""
+    for message, fix in _capture_traps(shape, trigger_bodies):
+        yield Finding(place, f"table {shape.name}", False, message, fix, warning=True)
+
+
+def _capture_traps(shape: TableShape, trigger_bodies: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for unique in shape.uniques:
         if not unique.columns:
             yield (
                 f"unique index {unique.name} is on an expression: rows that a REPLACE removes by it are not captured",
@@ -157,6 +163,27 @@ def check_foreign_keys(place: str, plan: TablePlan, catalogue: Catalogue) -> Ite
                     "some writes already, and with triggers on the table all of them",
                     f"put a unique index on the referenced columns, or rebuild {child.name} without that foreign key",
                 )
+
+
+def check_followers(place: str, connection: sqlite3.Connection, table: CentralTable) -> Iterator[Finding]:
+    """Whether the rows that follow a row can be found by an index."""
+    name = table.table.name.name
+    for step in table.route.path[:1]:
+        indexes: dict[str, list[str]] = {}
+        for index, column in connection.execute(statement(_CATALOGUE, "list_indexed"), (name,)):
+            indexes.setdefault(str(index), []).append(str(column))
+        known = [*indexes.values(), *(list(unique.columns) for unique in table.table.uniques if unique.primary)]
+        if not any(set(columns[: len(step.columns)]) == set(step.columns) for columns in known):
+            fix = render(
+                statement(_CATALOGUE, "create_index"),
+                identifiers={"index": "_".join([name, *step.columns]), "table": name},
+                fragments={"columns": quoted(step.columns)},
+            )
+            message = (
+                f"no index begins with {', '.join(step.columns)}: each row of {step.parent} that is inserted, deleted or "
+                f"given to another site makes SQLite read all of {name}"
+            )
+            yield Finding(place, f"table {name}", False, message, fix, warning=True)
 
 
 def _matches(key: ForeignKeyShape, parent: TableShape) -> bool:

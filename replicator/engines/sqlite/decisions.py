@@ -34,8 +34,8 @@ class Decisions:
 
     def __init__(self, session: Session, stage: Stage, parked: ParkedChanges, *, answers: bool) -> None:
         self._session, self._stage, self._parked, self._answers = session, stage, parked, answers
-        self.retried: int | None = None
-        """The parked change that is being tried again: parked once more it keeps its number."""
+        self.retried: Mapping[str, int] = {}
+        """By key, the parked changes that are being tried again: parked once more they keep their numbers."""
 
     # --- found ----------------------------------------------------------------------------------------------------
 
@@ -126,8 +126,9 @@ class Decisions:
         if lane.ledgered:
             self._parked.keep_base(lane, conflict.ord)
         number = self._parked.add(
-            lane, _op(lane, existed, present), key, changed_at, before, after, decision.reason, "CONFLICT", self.retried
-        )
+            lane, _op(lane, existed, present), key, changed_at, before, after, decision.reason, "CONFLICT",
+            self.retried.get(key),
+        )  # fmt: skip
         self._session.run(apply_sql("wait"), conflict.ord)
         return number, 1 + self._parked.hold_behind(lane, key, conflict.ord)
 
@@ -135,8 +136,11 @@ class Decisions:
         """Tell the site, and it alone, what stands here in place of what it wrote, or (``there``) as it wrote it."""
         central = self._session.central_lane(lane)
         if self._answers and central.relation is not None and lane.plan.direction.falls:
-            sql = central.correct_there if there else central.correct
-            self._session.run(sql, central.relation.id, route_to(self._session.link), lane.relation.id)
+            parameters = (central.relation.id, route_to(self._session.link), lane.relation.id)
+            if there:
+                self._session.run(central.correct_there, *parameters, central.relation.divided)
+            else:
+                self._session.run(central.correct, *parameters)
 
 
 def image_of(lane: Lane, values: Sequence[object]) -> Mapping[str, object]:

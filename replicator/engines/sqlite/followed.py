@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice, repeat
@@ -12,7 +12,7 @@ from replicator.engines.sqlite.lane import Lane
 from replicator.engines.sqlite.session import Session
 from replicator.engines.sqlite.stage import Image, Stage, _converted, _field, _lines, _texts
 from replicator.engines.sqlite.values import SourceText, UnfitError, encode_image, unfit
-from replicator.model import Op, Relation, Span
+from replicator.model import Op, Relation
 from replicator.ports import OutboxBlock, RowBlock
 from replicator.sqlfiles import quote, render, statement
 
@@ -129,12 +129,6 @@ class FollowStage(Stage):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._follow_lanes: dict[int, FollowLane] = {}
-        self.idle = False
-        """A parked row that is to be tried has gone in already: the span it would be is empty."""
-
-    def spans(self) -> Sequence[Span]:
-        """See Stage."""
-        return (Span(0, 0, 1),) if self.idle else super().spans()
 
     def lane(self, relation: int) -> FollowLane:
         """See Stage."""

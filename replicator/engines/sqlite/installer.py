@@ -14,10 +14,16 @@ from replicator.engines.sqlite import planned
 from replicator.engines.sqlite.capture import capture_of
 from replicator.engines.sqlite.captured import State, Trigger, is_ours, plan_capture, plan_central
 from replicator.engines.sqlite.catalogue import read_catalogue
-from replicator.engines.sqlite.checks import check_file, check_foreign_keys, check_table
+from replicator.engines.sqlite.checks import (
+    check_central,
+    check_file,
+    check_followers,
+    check_foreign_keys,
+    check_table,
+)
 from replicator.engines.sqlite.connection import connect, spare_the_disk, translated
-from replicator.engines.sqlite.names import our_tables, trigger_prefix
-from replicator.errors import SetupError
+from replicator.engines.sqlite.names import our_tables, trigger_name, trigger_prefix
+from replicator.errors import RetryableError, SetupError
 from replicator.model import (
     Catalogue,
     CentralTable,
@@ -31,6 +37,8 @@ from replicator.model import (
     TableName,
     TablePlan,
     TableShape,
+    decode_catalogue,
+    encode_catalogue,
 )
 from replicator.sqlfiles import render, statement
 
@@ -70,14 +78,14 @@ class SqliteInstaller:
         return self._opened
 
     def read_catalogue(self) -> Catalogue:
-        """All user tables with columns, keys, unique and foreign keys. Raises SetupError when the file is absent."""
+        """All user tables with columns, keys, unique and foreign keys. Raises RetryableError when the file is absent."""
         self._require_file()
         with translated(self._place):
             return read_catalogue(self._connection)
 
     def _require_file(self) -> None:
         if not self._may_be_absent and not self._path.exists():
-            raise SetupError(f"{self._place}: no such file", hint="correct the url of this database in the YAML")
+            raise RetryableError(f"{self._place}: no such file", hint="bring it back, or correct the url in the YAML")
 
     def read_rows(self, table: TableName) -> Sequence[Mapping[str, object]]:
         """See ports.Installable."""
@@ -104,6 +112,41 @@ class SqliteInstaller:
         for topology in captured_by:
             findings += self._drift(topology, capturable)
         return findings
+
+    def check_captured(self, captured: Sequence[CentralTable]) -> Sequence[Finding]:
+        """See ports.Installable."""
+        if not self._path.exists():
+            return ()
+        with translated(self._place):
+            return [found for table in captured for found in check_followers(self._place, self._connection, table)]
+
+    def check_central(
+        self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable]
+    ) -> Sequence[Finding]:
+        """See ports.Installable."""
+        if not self._path.exists():
+            return []
+        with translated(self._place):
+            state = self._read_state(topology)
+        findings: list[Finding] = []
+        for each in captured:
+            table, fix = each.table.name.name, "run: replicator install"
+            on = [trigger for trigger in state.triggers.values() if trigger.table.lower() == table.lower()]
+            findings += check_central(self._place, each.table, [t.body for t in on if not is_ours(t.name)])
+            if table in state.relations:
+                names = {trigger.name for trigger in on}
+                whole = all(trigger_name(topology, table, event) in names for event in ("ai", "au", "ak", "ad"))
+                message = f"changes are {'' if whole else 'not all '}captured for topology {topology}"
+                findings.append(Finding(self._place, f"table {table}", whole, message, "" if whole else fix))
+        return [*findings, *self._central_drift(topology, plans, captured, state)]
+
+    def _central_drift(
+        self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable], state: State
+    ) -> Iterator[Finding]:
+        """What is not as planned; nothing where the topology is not installed yet."""
+        for step in self.plan_centre(topology, plans, captured).statements if state.relations else ():
+            message = f"not as planned for topology {topology}: {step.purpose}"
+            yield Finding(self._place, step.object, False, message, "run: replicator install", warning=True)
 
     def _drift(self, topology: str, plans: Sequence[TablePlan]) -> Iterator[Finding]:
         """What is not as planned; nothing for a topology that is not installed yet."""
@@ -193,6 +236,18 @@ class SqliteInstaller:
                 return []
             rows = self._connection.execute(statement(_SQL, "list_links"), (topology,)).fetchall()
         return [_link_record(topology, row) for row in rows]
+
+    def remember_site(self, topology: str, site: str, catalogue: Catalogue) -> None:
+        """See ports.Installable."""
+        with translated(self._place):
+            self._connection.execute(statement(_SQL, "remember_site"), (topology, site, encode_catalogue(catalogue)))
+
+    def recall_sites(self, topology: str) -> Mapping[str, Catalogue]:
+        """See ports.Installable."""
+        with translated(self._place):
+            if "replicator_known_site" not in self._table_names():
+                return {}
+            return {str(site): decode_catalogue(str(text)) for site, text in self._rows("recall_sites", topology)}
 
     def read_clock(self) -> int:
         """See ports.Installable."""

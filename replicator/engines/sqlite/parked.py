@@ -37,6 +37,8 @@ class Taken:
     before: str | None
     after: str | None
     attempts: int
+    sqlstate: str
+    cause: str
 
 
 class ParkedChanges:
@@ -111,21 +113,25 @@ class ParkedChanges:
         if not key:
             return 0
         versions = json.dumps([n for n in self._stage.relations() if self._stage.lane(n).place == lane.place])
+        self._session.run(apply_sql("create_stage_index"))
         rows = self._session.run(apply_sql("staged_behind"), versions, key, order).fetchall()
         for (later,) in rows:
             self.add_staged(later, _WAITS, "", ParkedState.WAITING)
         return len(rows)
 
-    def put_back(self, taken: Sequence[Taken], error: RejectedError) -> None:
-        """Park changes of a row again under their old numbers, so that their order stays; the first has the cause."""
+    def put_back(self, taken: Sequence[Taken], error: RejectedError | None) -> None:
+        """Park changes of a row again under their old numbers, so that their order stays; the first has the cause.
+
+        Without an error they were not tried for themselves, and are put back as they were.
+        """
         for place, change in enumerate(taken):
             self._session.run(target_sql("reopen_conflict"), self._session.link_id, change.id)
             columns = json.dumps(list(change.columns), ensure_ascii=False)
-            state, code, cause, more = (
-                (ParkedState.WAITING, "", _WAITS, 0)
-                if place
-                else (ParkedState.PARKED, error.sqlstate, cause_of(error), 1)
-            )
+            state, code, cause, more = ParkedState.WAITING if place else ParkedState.PARKED, "", _WAITS, 0
+            if error is None:
+                code, cause = change.sqlstate, change.cause
+            elif not place:
+                code, cause, more = error.sqlstate, cause_of(error), 1
             self._insert(
                 change.id, change.table, change.key, change.op, state, change.changed_at, columns, change.before,
                 change.after, code, cause, change.attempts + more,
@@ -166,8 +172,12 @@ class ParkedChanges:
             raise SetupError(
                 f"link {self._session.link}: there is no parked change {parked_id}", hint="run: replicator parked list"
             )
-        table, key, op, changed_at, columns, before, after, attempts, _ = row
-        return Taken(parked_id, table, key, op, changed_at, tuple(json.loads(columns)), before, after, attempts)
+        table, key, op, changed_at, columns, *rest, _ = row
+        return Taken(parked_id, table, key, op, changed_at, tuple(json.loads(columns)), *rest)
+
+    def has(self, parked_id: int) -> bool:
+        """Whether a change is parked."""
+        return self._session.run(target_sql("read_parked"), parked_id, self._session.link_id).fetchone() is not None
 
     def queue(self, table: str, key: str) -> list[Taken]:
         """A row's parked changes, in order."""

@@ -170,7 +170,7 @@ def _forget(topology: str) -> Iterable[PlannedStatement]:
     for table in ("replicator_ledger", "replicator_conflict", "replicator_parked"):
         sql = render(_statement("forget_link_rows"), identifiers={"table": table}, fragments=mine)
         yield PlannedStatement(f"forget the links of {topology}", sql, f"rows of {table}")
-    for name in ("forget_bases", "forget_links", "forget_acknowledged", "retire_topology"):
+    for name in ("forget_bases", "forget_links", "forget_acknowledged", "forget_sites", "retire_topology"):
         yield PlannedStatement(f"forget {topology}", render(_statement(name), fragments=mine), f"rows of {topology}")
 
 

@@ -11,22 +11,23 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from replicator.engines.sqlite.batch import KeyBatch, Place
 from replicator.engines.sqlite.catalogue import read_catalogue
 from replicator.engines.sqlite.connection import transaction, translated
 from replicator.engines.sqlite.names import trigger_name
-from replicator.engines.sqlite.reading import Row, TableReader
+from replicator.engines.sqlite.reading import TableReader
 from replicator.engines.sqlite.session import add_functions
+from replicator.engines.sqlite.shares import Shares
+from replicator.engines.sqlite.slices import RoutedReader
 from replicator.engines.sqlite.source import SqliteSource
-from replicator.engines.sqlite.values import checksum_call, image_call
 from replicator.engines.sqlite.versions import fold_local, read_relations, route_to
 from replicator.errors import RetryableError, SetupError
-from replicator.model import Direction, Engine, Key, Lag, Position, Relation, TableName, TablePlan, TableShape
+from replicator.model import Key, Lag, Position, Relation, TableName, TablePlan, TableShape
 from replicator.ports import Batch, RowBlock
-from replicator.sqlfiles import literal, quote, render, statement
+from replicator.sqlfiles import render, statement
 
 _SQL = "sql/sqlite/routed.sql"
 _SOURCE = "sql/sqlite/source.sql"
@@ -39,121 +40,6 @@ _PASS_ROWS = 5_000
 _PRUNE_ROWS = 2_000
 
 
-@dataclass(frozen=True)
-class RoutedReader(TableReader):
-    """Reads one site's rows of one of the centre's tables.
-
-    Args:
-        noted: the captured table's key, as the outbox has it.
-        routes: the site's routes, as a JSON list.
-        own: the origin of the site's own changes.
-    """
-
-    noted: tuple[str, ...]
-    routes: str
-    own: str
-
-    def changed_rows(
-        self, connection: sqlite3.Connection, low: int, high: int, shift: int, budget: int
-    ) -> tuple[RowBlock, int]:
-        """See TableReader."""
-        parameters = (low, high, self.relation.id, shift, self.routes, self.own)
-        rows, size = self._fetch(connection, self._read_routed, parameters, budget)
-        return self._with_checksums(rows), size
-
-    def page_rows(
-        self,
-        connection: sqlite3.Connection,
-        behind: Row | None,
-        end: Row | None,
-        ordinal: int,
-        changed_at: int,
-        budget: int,
-    ) -> tuple[RowBlock, int]:
-        """See TableReader."""
-        bounds = [self._bound(sign) for sign, bound in ((">", behind), ("<=", end)) if bound is not None]
-        fragments = self._fragments | {"between": " and ".join([*bounds, self.condition]), "base": self._base}
-        parameters = (ordinal, changed_at, *(behind or ()), *(end or ()))
-        rows, size = self._fetch(connection, self._routed("read_page", fragments), parameters, budget)
-        return self._with_checksums(rows), size
-
-    def _with_checksums(self, rows: list[Row]) -> RowBlock:
-        block = self._block([row[:-1] for row in rows])
-        if not self._keeps_bases:
-            return block
-        given = {row[0]: row[-1] for row in rows}
-        texts = [given[row[0]] for row in (*block.rows, *block.odd)]
-        return replace(block, checksums=[None if text is None else str(text) for text in texts])
-
-    @property
-    def _keeps_bases(self) -> bool:
-        """Whether the site sends changes of this table without before images."""
-        return self.plan.direction is Direction.BOTH and self.plan.target_engine is Engine.SQLITE
-
-    # --- statements -----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _read_routed(self) -> str:
-        same_row = [self._same_noted(place, name) for place, name in enumerate(self.noted)]
-        places = range(len(self.noted))
-        noted = {name: f"c.replicator_k{place}" for place, name in enumerate(self.noted)}
-        constants = [f"cast({noted[name]} as text) = {literal(value)}" for name, value in self.plan.source_constants]
-        more = {
-            "present": self._present,
-            "places": ", ".join(f"k{place} as replicator_k{place}" for place in places),
-            "distinct": ", ".join(f"k{place}, typeof(k{place})" for place in places),
-            "same_row": " and ".join([*same_row, self.condition]),
-            "values": self._values(noted),
-            "base": self._base,
-            "mine": " and ".join(constants) or "1",
-        }
-        return self._routed("read_changed", self._fragments | more)
-
-    def _same_noted(self, place: int, name: str) -> str:
-        return self._same_key(place, name, self._capture.loose(name))
-
-    @cached_property
-    def _base(self) -> str:
-        """What the centre's ledger will have for this row when the site's change of it has been processed."""
-        if not self._keeps_bases:
-            return "null"
-        values = [f"m.{quote(name)}" for name in sorted(column.source for column in self.plan.columns)]
-        checksum = f"lower(hex({checksum_call(values)}))"
-        return f"{checksum} || '|' || {image_call(values)}" if self.plan.policy.merges else checksum
-
-    @cached_property
-    def condition(self) -> str:
-        """Whether a row (m) is the site's."""
-        parts = [f"m.{quote(name)} = {literal(value)}" for name, value in self.plan.source_constants]
-        if self.plan.where is not None:
-            if not self.plan.where.sqlite:
-                raise SetupError(
-                    f"table {self.plan.source.name}: the condition {self.plan.where.source!r} cannot be read from SQLite: "
-                    f"{self.plan.where.obstacle}",
-                    hint="write it with constructs both engines share",
-                )
-            parts.append(self._by_path(self.plan.where.sqlite))
-        return " and ".join(parts) or "1"
-
-    def _by_path(self, where: Sequence[str]) -> str:
-        path = self.plan.route.path
-        if not path:
-            return f"({quote('m').join(where)})"
-        rows = ["m", *(f"p{place}" for place in range(len(path)))]
-        follows = [
-            f"{rows[place + 1]}.{quote(there)} = {rows[place]}.{quote(here)}"
-            for place, step in enumerate(path)
-            for there, here in zip(step.parent_columns, step.columns, strict=True)
-        ]
-        joins = [f", {quote(step.parent.name)} as p{place + 1}" for place, step in enumerate(path[1:])]
-        follows.append(f"({quote(rows[-1]).join(where)})")
-        fragments = {"joins": "".join(joins), "follows": " and ".join(follows)}
-        return render(statement(_SQL, "by_path"), identifiers={"table": path[0].parent.name}, fragments=fragments)
-
-    def _routed(self, name: str, fragments: dict[str, str]) -> str:
-        return render(statement(_SQL, name), identifiers={"table": self.plan.source.name.name}, fragments=fragments)
-
-
 class RoutedBatch(KeyBatch):
     """Meets ports.Batch: one site's rows on the way from one state of the centre to a later one.
 
@@ -162,11 +48,18 @@ class RoutedBatch(KeyBatch):
         after: the position it follows.
         start: where that is.
         limit: at most this many outbox rows per chunk.
+        changed: tables to be read whole, and further routes that the site was read by until now.
     """
 
-    def __init__(self, source: SqliteRoutedSource, after: Position | None, start: Place, limit: int) -> None:
-        super().__init__(after, start, source.connection, source.place, source.look, limit, dict)
-        self._site_routes, self._own, self._route = source.routes, source.own, source.own_route
+    def __init__(
+        self, source: SqliteRoutedSource, after: Position | None, start: Place, limit: int,
+        changed: tuple[frozenset[str], tuple[str, ...]] = (frozenset(), ()),
+    ) -> None:  # fmt: skip
+        self._changed, former = changed
+        routes = json.dumps(list(dict.fromkeys([*json.loads(source.routes), *former])), ensure_ascii=False)
+        look = source.look if start.read_all else lambda: source.look_whole(routes)
+        super().__init__(after, start, source.connection, source.place, look, limit, dict)
+        self._site_routes, self._own, self._route = routes, source.own, source.own_route
         self._newest: str | None = None
         self._all_upto = 0
         if start.read_all:
@@ -181,6 +74,13 @@ class RoutedBatch(KeyBatch):
     def marker(self) -> Position | None:
         """The newest marker of the stretch."""
         return None if self._newest is None else Position(self._newest)
+
+    def blocks(self) -> Iterator[RowBlock]:
+        """See ports.Batch; tables of which the site is to have another share come whole, ahead of what the outbox has."""
+        for number, relation in self.relations.items():
+            if str(relation.table) in self._changed:
+                yield from self._read_all(number, 0)
+        yield from super().blocks()
 
     def _read_stretch(self) -> tuple[list[RowBlock], tuple[int, int] | None, bool]:
         execute = self._connection.execute
@@ -215,6 +115,7 @@ class SqliteRoutedSource(SqliteSource):
     _equipped: sqlite3.Connection | None = None
     _passed: tuple[Position | None, int] = (None, 0)
     """Up to which outbox row there was nothing for the site, behind which position."""
+    _tellers: tuple[Mapping[int, TableReader], Mapping[int, RoutedReader]] = ({}, {})
     _shapes: Mapping[TableName, TableShape] | None = None
     _shapes_version: int | None = None
 
@@ -226,12 +127,16 @@ class SqliteRoutedSource(SqliteSource):
             if after is None:
                 self._reserve()
             start = self._start(after)
-            if start is not None and after is not None:
+            changed = self._shares.changed(self._connection)
+            if after is not None and changed[0]:
+                start = start or Place(after.split(":")[0], self._seq_of(after))
+            elif start is not None and after is not None:
                 start = self._pass_over(after, start)
         if start is None:
             yield None
             return
-        yield RoutedBatch(self, after, start if after is not None else replace(start, read_all=True), limit)
+        start = start if after is not None else replace(start, read_all=True)
+        yield RoutedBatch(self, after, start, limit, changed)
 
     def _reserve(self) -> None:
         """Keep what comes behind the first reading, also when its acknowledgement never arrives."""
@@ -239,6 +144,7 @@ class SqliteRoutedSource(SqliteSource):
             self._connection.execute(
                 statement("sql/sqlite/versions.sql", "keep_for"), (self._link.text, self._link.topology)
             )
+            self._shares.record(self._connection)
 
     def _pass_over(self, after: Position, start: Place) -> Place | None:
         """Where reading begins behind what was seen not to concern the site; None when there is nothing, or not much, to do."""
@@ -273,6 +179,19 @@ class SqliteRoutedSource(SqliteSource):
     def look(self) -> Mapping[int, TableReader]:
         """The readers by relation number, inside a read transaction."""
         return self._look()
+
+    def look_whole(self, routes: str) -> Mapping[int, TableReader]:
+        """As ``look``, where whole tables are read for a site that has rows already: it is told which are not its own."""
+        readers = self._look()
+        if self._tellers[0] is not readers or any(reader.routes != routes for reader in self._tellers[1].values()):
+            found = [reader for reader in readers.values() if isinstance(reader, RoutedReader)]
+            tellers = {each.relation.id: replace(each, routes=routes, tells_gone=True) for each in found}
+            self._tellers = (readers, tellers)
+        return self._tellers[1]
+
+    @cached_property
+    def _shares(self) -> Shares:
+        return Shares(self._link, self._plans)
 
     @property
     def site(self) -> tuple[str, str]:
@@ -323,6 +242,11 @@ class SqliteRoutedSource(SqliteSource):
 
     # --- acknowledging --------------------------------------------------------------------------------------------
 
+    def acknowledge_batch(self, upto: Position) -> None:
+        """See ports.Source."""
+        self._shares.delivered()
+        super().acknowledge_batch(upto)
+
     def _say(self) -> None:
         """See SqliteSource; what was written here goes into the ledger before it may be pruned."""
         if self._unsaid is None and not self._prunable:
@@ -338,6 +262,8 @@ class SqliteRoutedSource(SqliteSource):
                     execute(statement(_SOURCE, "acknowledge"), (self._link.text, self._link.topology, self._unsaid))
                     execute(statement(_SQL, "unexpire_link"), (self._link.text,))
                     execute(statement(_SQL, "record_routes"), (self._link.text, self.routes))
+                    if self._shares.due:
+                        self._shares.record(self._connection)
                 execute(statement(_SQL, "expire_links"), (self._link.topology, self._retention_days))
                 pruned = execute(statement(_SOURCE, "prune"), (_PRUNE_ROWS,)).rowcount
         except RetryableError:

@@ -75,9 +75,13 @@ class Rows:
         """The row that holds a unique value the parked change wants; None when no row does."""
         taken = self._parked.peek(parked_id)
         lane = self.lane(taken.table)
+        return next((image_of(lane, row) for row in self.blocking(lane, taken)), None)
+
+    def blocking(self, lane: Lane, taken: Taken) -> Iterator[Sequence[object]]:
+        """The rows, in image order, that hold unique values a parked change wants."""
         values = self._wanted(lane, taken)
         if values is None:
-            return None
+            return
         places = {name: place for place, name in enumerate(lane.targets)}
         key = [values[place] for place in lane.key_places]
         for unique in lane.shape.uniques:
@@ -89,8 +93,7 @@ class Rows:
             sql = render(target_sql("read_blocking"), identifiers={"table": lane.shape.name.name}, fragments=fragments)
             row = self._session.run(sql, *key, *(values[places[name]] for name in unique.columns)).fetchone()
             if row is not None:
-                return image_of(lane, list(row))
-        return None
+                yield list(row)
 
     def _wanted(self, lane: Lane, taken: Taken) -> list[object] | None:
         """A parked change's after values as the table would store them; None when it removes the row or they do not fit."""
@@ -192,9 +195,12 @@ class Rows:
     def answer_waiting(self, held: Iterable[tuple[Lane, str]]) -> None:
         """Of rows whose changes were set aside, answer those that wait for a person: until then the centre's row stands."""
         for lane, key in {(lane.place, key): (lane, key) for lane, key in held}.values():
-            (waits,) = self._session.run(target_sql("waits"), self._session.link_id, lane.place, key).fetchone()
-            if waits:
+            if self.waits(lane, key):
                 self.correct(lane, key)
+
+    def waits(self, lane: Lane, key: str) -> bool:
+        """Whether a row waits for a person's decision."""
+        return bool(self._session.run(target_sql("waits"), self._session.link_id, lane.place, key).fetchone()[0])
 
     # --- what is known --------------------------------------------------------------------------------------------
 

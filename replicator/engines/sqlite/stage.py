@@ -36,6 +36,8 @@ class Stage:
         self._based = False
         self.changes = 0
         self.newest_changed_at = 0
+        self.idle = False
+        """A parked row that is to be tried has gone in already: the span it would be is empty."""
 
     def lane(self, relation: int) -> Lane:
         """The lane of a staged relation number. Raises BatchError for one the batch did not name."""
@@ -158,6 +160,8 @@ class Stage:
 
     def spans(self) -> Sequence[Span]:
         """The stage as one span, cut where TRUNCATEs begin and end, and between versions of one table."""
+        if self.idle:
+            return (Span(0, 0, 1),)
         run = self._session.run
         low, high, count, _ = run(apply_sql("stage_extent")).fetchone()
         if not count:

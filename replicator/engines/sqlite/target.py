@@ -9,28 +9,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from replicator.engines.sqlite.again import Again
 from replicator.engines.sqlite.apply import Apply
 from replicator.engines.sqlite.connection import transaction, translated
 from replicator.engines.sqlite.follow import Follow
 from replicator.engines.sqlite.followed import FollowStage
-from replicator.engines.sqlite.parked import ParkedChanges, Taken, cause_of, netted
+from replicator.engines.sqlite.parked import ParkedChanges, cause_of
 from replicator.engines.sqlite.pending import Pending
 from replicator.engines.sqlite.session import Session, target_sql
 from replicator.engines.sqlite.settled import Rows
 from replicator.engines.sqlite.stage import Stage
-from replicator.engines.sqlite.values import decode_image
 from replicator.engines.sqlite.versions import mark, read_relations
 from replicator.errors import BatchError, RejectedError, SetupError, StaleError
 from replicator.model import (
     Conflict,
     Decision,
     LinkName,
-    Op,
     Outcome,
     ParkedChange,
     Position,
     RecordedConflict,
-    Relation,
     RowEvent,
     Span,
     TablePlan,
@@ -59,6 +57,7 @@ class SqliteTarget:
         self._session = Session(Path(path), link, plans)
         self._session.answers = self._answers
         self._pending = None if rises else Pending(self._session, plans)
+        self._gone_along: set[int] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -71,7 +70,7 @@ class SqliteTarget:
             self._apply = self._follow = Follow(self._session, states, self._parked, self._pending)
         self._rows = Rows(self._session, self._stage, self._parked, self._apply, answers=self._answers)
         self._held = 0
-        self._retried: list[Taken] = []
+        self._again = Again(self._session, self._stage, self._parked, self._rows, self._gone_along)
 
     @property
     def _place(self) -> str:
@@ -179,8 +178,8 @@ class SqliteTarget:
             if self._follow is not None:
                 self._follow.park(span, error)
                 return
-            if self._retried:
-                self._parked.put_back(self._retried, error)
+            if self._again:
+                self._again.put_back(error)
                 return
             for order in self._stage.orders(span):
                 lane, key = self._parked.add_staged(order, cause_of(error), error.sqlstate)
@@ -237,23 +236,8 @@ class SqliteTarget:
             if self._follow is not None:
                 self._follow.stage_parked(parked_ids)
                 return
-            taken = self._parked.take_queue(parked_ids)
-            plan = self._session.plan_for(taken[0].table)
-            if plan is None:
-                raise SetupError(f"parked change {taken[0].id}: table {taken[0].table} is not replicated any more")
-            lane = self._stage.adopt(Relation(0, plan.source.name, taken[0].columns, plan.key))
-            for place, change in enumerate(netted(taken)):
-                order = 2 * place + 2
-                before, after = (
-                    None if image is None else decode_image(image) for image in (change.before, change.after)
-                )
-                if change.op in (Op.STATE, Op.GONE):
-                    self._stage.stage_native(lane, order, change.op, change.changed_at, after or ())
-                else:
-                    self._stage.stage_texts(0, order, change.op, change.changed_at, before, after)
+            self._apply.decisions.retried = self._again.take(parked_ids)
             self._session.tail_origin = None
-            self._retried = taken
-            self._apply.decisions.retried = taken[0].id
 
     def list_queues(self, limit: int) -> Sequence[Sequence[int]]:
         """See ports.Target."""

@@ -46,7 +46,8 @@ class SourceText(str):
 def converter(source_type: str, target_type: str) -> Converter | None:
     """Turns PostgreSQL's text of a value into what the target column stores; ``None`` when the text is stored as it is.
 
-    The converter raises UnfitError.
+    The converter raises UnfitError. What it gives is a value of SQLite's own classes, never a SourceText: keys are told apart
+    by how they are stored.
     """
     if source_type == "bytea":
         return lambda text: bytes.fromhex(text[2:])
@@ -70,7 +71,7 @@ def _to_exact_float(text: str) -> object:
     if text in ("NaN", "Infinity", "-Infinity"):
         return _to_float(text)
     if not _NUMBER.fullmatch(text):
-        return text
+        return str(text)
     number = float(text)
     if not math.isfinite(number) or Decimal(repr(number)) != Decimal(text):
         raise UnfitError(f"{_short(text)} has more digits than SQLite's REAL keeps")
@@ -85,7 +86,7 @@ def _to_number(text: str, affinity: Affinity, source_type: str) -> object:
     if text in _INFINITIES and _is_number(source_type):
         return _INFINITIES[text]
     if not _NUMBER.fullmatch(text):
-        return text
+        return str(text)
     number = float(text)
     if not _is_number(source_type) or not math.isfinite(number) or not _same_number(number, text):
         raise UnfitError(f"{_short(text)} would lose digits in a column of {affinity} affinity")

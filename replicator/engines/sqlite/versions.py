@@ -11,6 +11,7 @@ from functools import cached_property
 from replicator.engines.sqlite.affinity import Affinity, affinity_of
 from replicator.engines.sqlite.capture import Capture
 from replicator.engines.sqlite.lane import Lane, rowid_of
+from replicator.engines.sqlite.names import trigger_name
 from replicator.model import LinkName, TableName, TableShape
 from replicator.sqlfiles import literal, quote, render, statement
 
@@ -25,12 +26,20 @@ class CentralRelation:
     table: str
     key: tuple[str, ...]
     versioned: bool
+    divided: bool = False
+    """Whether its rows, or rows that follow them, are divided among the sites."""
 
 
 def read_relations(connection: sqlite3.Connection, topology: str) -> dict[str, CentralRelation]:
     """What is captured here for a topology, by lower-case table name."""
     rows = connection.execute(statement(_SQL, "central_relations"), (topology,)).fetchall()
-    found = (CentralRelation(int(n), str(name), tuple(json.loads(key)), bool(keeps)) for n, name, key, keeps in rows)
+    dividing = {str(name) for (name,) in connection.execute(statement(_SQL, "dividing_triggers"))}
+    found = (
+        CentralRelation(
+            int(n), str(name), tuple(json.loads(key)), bool(keeps), trigger_name(topology, str(name), "ar") in dividing
+        )
+        for n, name, key, keeps in rows
+    )
     return {relation.table.lower(): relation for relation in found}
 
 
@@ -151,7 +160,7 @@ class CentralLane:
 
     @cached_property
     def correct_there(self) -> str:
-        """Parameters: the captured relation, route, relation."""
+        """Parameters: the captured relation, route, relation, whether rows are divided among the sites."""
         return render(statement(_SQL, "correct_there"), fragments=self._places | {"key": ", ".join(self.key_values)})
 
     @cached_property

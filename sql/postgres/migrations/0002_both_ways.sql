@@ -45,3 +45,15 @@ create table replicator.moved (
     key text not null,
     horizon pg_snapshot
 );
+
+-- At a centre: every site's tables as they were when it answered last (JSON), so that work at the centre does not need it.
+create table replicator.known_site (
+    topology text not null,
+    site text not null,
+    tables text not null,
+    read_at timestamptz not null default now(),
+    primary key (topology, site)
+);
+
+-- At a centre: what the link's site gets of which table (JSON: table → a mark that changes with it).
+alter table replicator.acknowledged add column shares text;

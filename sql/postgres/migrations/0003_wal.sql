@@ -23,7 +23,7 @@ create table replicator.wal_relation (
     filter_columns text[] not null default '{}',
     filter_types text[] not null default '{}',
     truncates boolean not null default true,
-    state text not null default 'waiting' check (state in ('waiting', 'active', 'stopping', 'stopped'))
+    state text not null default 'waiting' check (state in ('waiting', 'active', 'stopped'))
 );
 
 -- The replica identity tables had before install asked for the whole old row; uninstall gives it back.

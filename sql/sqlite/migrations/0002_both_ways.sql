@@ -45,3 +45,8 @@ alter table replicator_acknowledged add column routes text;
 
 -- At a site: the base that came with a row the site has refused so far.
 alter table replicator_parked add column base text;
+
+-- At a centre: every site's tables as they were when it answered last (JSON), so that work at the centre does not need it.
+create table replicator_known_site (topology text, site text, tables text, read_at text, primary key (topology, site));
+-- At a centre: what the link's site gets of which table (JSON: table → a mark that changes with it).
+alter table replicator_acknowledged add column shares text;

@@ -9,7 +9,9 @@ from replicator.engines.postgres.connection import PostgresConnection
 from replicator.model import Finding, TablePlan
 from replicator.sqlfiles import render, statement
 
-_OLDEST = 140000
+OLDEST = 140000
+"""Before PostgreSQL 14 the log does not tell who writes."""
+
 _MUCH = 1 << 30
 """Bytes of log a slot may keep before it is worth a word."""
 
@@ -19,10 +21,11 @@ def check_log(place: str, connection: PostgresConnection) -> Iterator[Finding]:
     ((_, _, _, _, level, replication, slots, most_slots, senders, most_senders, keep, version, create, user),) = rows(
         connection, "wal", "facts", ""
     )
-    if int(str(version)) < _OLDEST:
+    if int(str(version)) < OLDEST:
         yield Finding(place, "version", False, "capture from the log takes PostgreSQL 14", "use capture: triggers here")
     fine = level == "logical"
-    yield Finding(place, "wal_level", fine, f"wal_level is {level}", "" if fine else _fix("wal_level"))
+    fix = "" if fine else f"{_fix('wal_level')} then restart the server"
+    yield Finding(place, "wal_level", fine, f"wal_level is {level}", fix)
     if not replication:
         yield Finding(
             place, "replication", False, f"{user} may not use replication slots", _fix("replication", role=str(user))
@@ -57,7 +60,12 @@ def check_slots(place: str, connection: PostgresConnection) -> Iterator[Finding]
 
 def check_tables(place: str, connection: PostgresConnection, plans: Sequence[TablePlan]) -> Iterator[Finding]:
     """Tables whose old rows the log does not have, and the right to change that."""
-    oids = rows(connection, "wal", "oids", [p.source.name.schema for p in plans], [p.source.name.name for p in plans])
+    schemas, names = [plan.source.name.schema for plan in plans], [plan.source.name.name for plan in plans]
+    for schema, table, _, unlogged, *_ in rows(connection, "check", "tables", schemas, names):
+        if unlogged:
+            fix = "alter it to logged, or use capture: triggers for this site"
+            yield Finding(place, f"{schema}.{table}", False, "unlogged: its changes are not in the log", fix)
+    oids = rows(connection, "wal", "oids", schemas, names)
     for _, schema, table, _, _, owned in rows(connection, "wal", "identities", [row[0] for row in oids]):
         name = f"{schema}.{table}"
         if owned:

@@ -16,7 +16,7 @@ from replicator.engines.postgres.connection import PostgresConnection, connect, 
 from replicator.engines.postgres.wal import protocol
 from replicator.engines.postgres.wal.lanes import Lanes
 from replicator.engines.postgres.wal.outlet import Outlet
-from replicator.engines.postgres.wal.slot import read_slot
+from replicator.engines.postgres.wal.slot import end_slot, find_slot, read_slot
 from replicator.engines.postgres.wal.spelling import time_and_origin
 from replicator.engines.postgres.wal.stream import Stream, parsed_lsn, spelled_lsn
 from replicator.engines.postgres.wal.tables import existing_row
@@ -38,9 +38,10 @@ class Filler:
     Args:
         url: libpq URL of the captured database.
         topology: whose slot.
+        expected: whether a database without a slot is an error; else triggers capture it, and there is nothing to fill.
     """
 
-    def __init__(self, url: str, topology: str) -> None:
+    def __init__(self, url: str, topology: str, *, expected: bool = True) -> None:
         self._url = url
         self._place = describe(url)
         self._topology = topology
@@ -50,6 +51,9 @@ class Filler:
         self._stream: Stream | None = None
         self._outlet: Outlet | None = None
         self._lanes = Lanes(topology)
+        self._expected = expected
+        self._over: bool | None = None
+        self._stopped = False
         self._recorded = self._reached = self._seen = self._since_tick = 0
         self._inside = self._done = self._own = self._switched = self._marked = False
         self._origin: bytes | None = None
@@ -71,6 +75,8 @@ class Filler:
             raise
 
     def _fill(self, limit: int) -> bool:
+        if self._is_over():
+            return True
         stream, writer = self._open()
         goal = parsed_lsn(str(rows(self._looking(), "wal", "flushed")[0][0]))
         written = 0
@@ -86,6 +92,7 @@ class Filler:
                 self._reached = max(self._reached, stream.end)
                 if self._reached >= goal:
                     self._flush(stream, writer)
+                    self._end_when_over(stream, writer)
                     return True
                 stream.ask()
             stream.wait(_PAUSE)
@@ -107,6 +114,8 @@ class Filler:
             raise
 
     def _wait(self, deadline: float, wake: int | None) -> bool:
+        if self._is_over():
+            return True
         stream, writer = self._open()
         asked = 0.0
         while True:
@@ -185,9 +194,11 @@ class Filler:
 
     def _told(self, message: protocol.LogMessage) -> None:
         """A message of ours: who writes from here on, a row that install read, capture that starts or stops."""
-        if not message.transactional:
+        if message.prefix == "replicator.mark":
+            self._marked = True
+        elif not message.transactional:
             return
-        if message.prefix == "replicator.origin":
+        elif message.prefix == "replicator.origin":
             self._origin = message.content or None
             self._own = message.content == self._applied
             self._stamp()
@@ -196,8 +207,6 @@ class Filler:
             captured = self._lanes.relation(int(number))
             if captured is not None:
                 self._write(existing_row(captured, self._middle, image, staged=self._lanes.staged))
-        elif message.prefix == "replicator.mark":
-            self._marked = True
         elif message.prefix in ("replicator.start", "replicator.stop"):
             start = message.prefix == "replicator.start"
             self._switched |= self._lanes.switch(self._looking(), int(message.content), start=start)
@@ -219,6 +228,7 @@ class Filler:
             writer.execute(_sql("begin_filling"))
         elif outlet.finish():
             self._tick(writer, outlet.count)
+        self._stopped = self._stopped or "stopped" in states.values()
         for relation, state in states.items():
             writer.execute(_sql("set_state"), (relation, state))
         was, reached = spelled_lsn(self._recorded), spelled_lsn(self._reached)
@@ -238,6 +248,35 @@ class Filler:
         if self._since_tick >= _TICK_ROWS:
             writer.execute(_sql("tick"))
             self._since_tick = 0
+
+    # --- the end ---
+
+    def _is_over(self) -> bool:
+        """Whether there is nothing to read: triggers capture, and either always did or have taken over everything."""
+        if self._over is None:
+            connection = self._looking()
+            slot = find_slot(connection, self._topology)
+            over = bool(rows(connection, "wal", "is_over", self._topology)[0][0])
+            if slot is not None and over:
+                end_slot(connection, self._topology)
+            self._over = over or (slot is None and not self._expected)
+            if self._over:
+                self.close()
+        return self._over
+
+    def _end_when_over(self, stream: Stream, writer: PostgresConnection) -> None:
+        """Drop the slot when every table has gone over to triggers."""
+        if self._stopped and rows(writer, "wal", "is_over", self._topology)[0][0]:
+            stream.close()
+            self._stream = None
+            end_slot(writer, self._topology)
+            self.close()
+            self._over = True
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to read from the log, now and later."""
+        return self._over is True
 
     # --- connections ---
 

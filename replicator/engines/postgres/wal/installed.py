@@ -50,7 +50,7 @@ def read_facts(connection: PostgresConnection, topology: str) -> Facts:
                 int(str(oid)), _texts(types), str(where), _texts(columns), _texts(filter_types), bool(truncates)
             )
             relations[int(str(number))] = known, str(state)
-    name = slot.name if slot else name
+    name = slot.name if slot and (slot.ours or not slot.exists) else name
     ((_, _, publication, exists, *_),) = rows(connection, "wal", "facts", name)
     published = frozenset(
         TableName(str(schema), str(table)) for schema, table in rows(connection, "wal", "published", name)
@@ -73,18 +73,25 @@ def uninstall_steps(connection: PostgresConnection, topology: str) -> list[Plann
     steps = []
     if facts.slot is not None or facts.strays:
         steps.append(planned.drop_slot(facts.slot.name if facts.slot else facts.name))
-    if facts.publication:
-        steps.append(planned.drop_publication(facts.name))
-    if not facts.tables:
-        return steps
-    if not rows(connection, "wal", "others", topology)[0][0]:
-        found = rows(connection, "wal", "changed_identities")
-        for oid, schema, table, identity, index in found:
-            name = TableName(str(schema), str(table))
-            steps.append(planned.restore_identity(Identity(int(str(oid)), name, str(identity), str(index))))
+    names = {facts.name} if facts.publication else set()
     if facts.slot is not None:
+        names.add(facts.slot.publication)
+    steps += [planned.drop_publication(name) for name in sorted(names)]
+    if facts.tables:
+        steps += restoring_steps(connection, topology)
+    if facts.slot is not None or facts.relations:
         steps.append(planned.forget_slot(topology))
     return steps
+
+
+def restoring_steps(connection: PostgresConnection, topology: str) -> list[PlannedStatement]:
+    """What gives tables their replica identity back, unless another topology needs it."""
+    if rows(connection, "wal", "others", topology)[0][0]:
+        return []
+    return [
+        planned.restore_identity(Identity(int(str(oid)), TableName(str(schema), str(table)), str(identity), str(index)))
+        for oid, schema, table, identity, index in rows(connection, "wal", "changed_identities")
+    ]
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class PostgresWalInstaller(PostgresInstaller):
         self, topology: str, plans: Sequence[TablePlan], installed: Installed
     ) -> Iterator[PlannedStatement]:
         """Replica identities first, then publication and slot: what is captured must be in the log in full."""
-        self._refuse_both_ways(plans)
+        self._refuse(plans)
         yield from self._our_steps(installed)
         captures = installed.captures(topology, plans)
         oids = [installed.inventory.oids[capture.name] for capture in captures]
@@ -50,12 +50,23 @@ class PostgresWalInstaller(PostgresInstaller):
             if facts.strays or (facts.slot and facts.slot.exists):
                 yield planned.drop_slot(facts.slot.name if facts.slot else facts.name)
             if facts.slot is not None:
+                if facts.slot.publication != facts.name:
+                    yield planned.drop_publication(facts.slot.publication)
                 yield planned.forget_slot(topology)
             yield planned.create_slot(topology, facts.name)
         for capture, oid in zip(captures, oids, strict=True):
             yield from _table_steps(capture, oid, facts, installed)
 
-    def _refuse_both_ways(self, plans: Sequence[TablePlan]) -> None:
+    def _refuse(self, plans: Sequence[TablePlan]) -> None:
+        """What cannot be captured from the log: another cause each time, and the way round it."""
+        with translated(self._place):
+            found = [*check_log(self._place, self._connection), *check_tables(self._place, self._connection, plans)]
+        problems = [finding for finding in found if not finding.ok and not finding.warning]
+        if problems:
+            first = problems[0]
+            raise SetupError(
+                f"{self._place}: {first.subject}: {first.message}", hint=first.fix or "run: replicator check"
+            )
         for plan in plans:
             if plan.direction is Direction.BOTH:
                 raise SetupError(

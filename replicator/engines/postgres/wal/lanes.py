@@ -28,7 +28,7 @@ class Lanes:
         """Read what is captured now; the stream shows tables again after this."""
         self._known.clear()
         self._read(connection)
-        self._active = {c.oid: c.relation for c in self._known.values() if c.state in ("active", "stopping")}
+        self._active = {c.oid: c.relation for c in self._known.values() if c.state == "active"}
         self._shown.clear()
         self._lanes.clear()
         self._states.clear()

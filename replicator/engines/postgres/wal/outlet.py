@@ -11,7 +11,6 @@ from replicator import sqlfiles
 from replicator.engines.postgres.connection import PostgresConnection
 from replicator.engines.postgres.wal.spelling import COPY_HEADER, COPY_TRAILER
 from replicator.engines.postgres.wal.tables import Captured
-from replicator.sqlfiles import quote
 
 _FLUSH_BYTES = 1 << 17
 _SQL = "sql/postgres/wal.sql"
@@ -72,16 +71,21 @@ class Outlet:
 
 def _inside(filters: Mapping[int, Captured], side: str) -> str:
     """Whether a staged row's old (new) values meet its table's filter."""
-    tests = []
+    text = "true"
     for number, captured in filters.items():
-        pairs = zip(captured.filter_columns, captured.filter_types, strict=True)
-        fields = [f"(s.{side}_values)[{place}]::{kind} as {quote(name)}" for place, (name, kind) in enumerate(pairs, 1)]
-        template = sqlfiles.statement(_SQL, "filter_test")
-        marks = {"number": str(number), "filter": captured.filter, "fields": ", ".join(fields)}
-        tests.append(
-            sqlfiles.render(template, fragments=marks).removeprefix("select case s.relation ").removesuffix(" end")
-        )
-    return f"case s.relation {' '.join(tests)} else true end"
+        fields = [
+            _piece("filter_field", {"values": f"s.{side}_values", "place": str(place), "type": kind}, column=name)
+            for place, (name, kind) in enumerate(zip(captured.filter_columns, captured.filter_types, strict=True), 1)
+        ]
+        marks = {"number": str(number), "filter": captured.filter, "fields": ", ".join(fields), "otherwise": text}
+        text = _piece("filter_test", marks)
+    return text
+
+
+def _piece(name: str, fragments: Mapping[str, str], /, **identifiers: str) -> str:
+    """The expression of a template that had to be a statement to be valid SQL."""
+    text = sqlfiles.render(sqlfiles.statement(_SQL, name), identifiers=identifiers, fragments=fragments)
+    return text.removeprefix("select ")
 
 
 def _sql(name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from replicator.sqlfiles import literal, quote, quoted
 
 _SQL = "sql/postgres/wal.sql"
 _ALIAS = "r"
+_BEGIN = re.compile(r"\bbegin;")
 _IDENTITIES = {"d": "default", "n": "nothing", "f": "full"}
 
 
@@ -132,11 +134,11 @@ def start(capture: Capture, wanted: Definition, drops: Sequence[str] = ()) -> Pl
     )
 
 
-def stop(capture: Capture) -> PlannedStatement:
-    """Ends capture of one table from the log, where triggers have taken over."""
-    fragments = {"relation": str(capture.relation), "number": literal(str(capture.relation))}
-    purpose = f"stop capturing {capture.name} from the log"
-    return _step(purpose, "stop", f"capture of {capture.name}", fragments, capture.name)
+def take_over(triggers: str, capture: Capture, relation: int) -> str:
+    """The transaction that makes a table's triggers, with what ends capture of the table from the log in it."""
+    fragments = {"relation": str(relation), "number": literal(str(relation)), "topology": literal(capture.topology)}
+    stop = _render("stop", fragments, schema=capture.name.schema, table=capture.name.name)
+    return f"{stop}\n{_BEGIN.split(triggers, maxsplit=1)[1].lstrip()}"
 
 
 def read_existing(capture: Capture) -> PlannedStatement:

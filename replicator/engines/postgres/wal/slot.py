@@ -9,6 +9,7 @@ from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection
 from replicator.engines.postgres.wal.stream import parsed_lsn
 from replicator.errors import SetupError
+from replicator.sqlfiles import statement
 
 WAY_BACK = (
     "run: replicator install (it makes the slot anew and reads all rows again), then replicator audit: "
@@ -64,6 +65,12 @@ def read_slot(connection: PostgresConnection, place: str, topology: str) -> Slot
     if slot.obstacle:
         raise SetupError(f"{place}: {slot.obstacle}; changes may be missing", hint=WAY_BACK)
     return slot
+
+
+def end_slot(connection: PostgresConnection, topology: str) -> None:
+    """Drop the slot and forget it; nothing reads it now. Safe to repeat."""
+    rows(connection, "wal", "end_slot", topology)
+    connection.execute(statement("sql/postgres/wal.sql", "end_record").encode(), (topology,))
 
 
 def slot_name(topology: str, database: str) -> str:

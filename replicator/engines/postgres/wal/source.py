@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from replicator.engines.postgres.catalogue import rows
-from replicator.engines.postgres.connection import PostgresConnection, translated
+from replicator.engines.postgres.connection import translated
 from replicator.engines.postgres.source import PostgresSource
 from replicator.engines.postgres.wal.filler import Filler
-from replicator.engines.postgres.windows import PostgresBatch, Relations, Window
+from replicator.engines.postgres.windows import PostgresBatch
 from replicator.errors import RetryableError
 from replicator.model import Key, Lag, LinkName, Position, TablePlan
 
@@ -26,12 +26,14 @@ _PATIENCE_SECONDS, _LOOK_SECONDS = 30.0, 0.05
 
 
 class PostgresWalSource(PostgresSource):
-    """One site's outbox, filled from its replication slot and read for one link by one thread."""
+    """One site's outbox, filled from its replication slot and read for one link by one thread.
 
-    def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan]) -> None:
+    ``expected``: whether the topology says that the site is captured from its log.
+    """
+
+    def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan], *, expected: bool = True) -> None:
         super().__init__(url, link, plans)
-        self._filler = Filler(url, link.topology)
-        self._filled = True
+        self._filler = Filler(url, link.topology, expected=expected)
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
@@ -42,32 +44,24 @@ class PostgresWalSource(PostgresSource):
     def read_batch(self, after: Position | None, limit: int) -> Iterator[PostgresBatch | None]:
         """As ``PostgresSource.read_batch``; what was committed before the call is in the outbox first, or ``limit`` changes."""
         while True:
-            self._filled = self._filler.fill(limit)
+            filled = self._filler.fill(limit)
             with super().read_batch(after, limit) as batch:
-                if batch is not None or self._filled:
-                    if batch is not None and not self._filled:
+                if batch is not None or filled:
+                    if batch is not None and not filled:
                         batch.expect_more()
                     yield batch
                     return
 
-    def _open(self, connection: PostgresConnection, start: Position, limit: int) -> tuple[Window, Relations]:
-        """A window. While a table goes over to triggers, rows they wrote are not read before the log's."""
-        if rows(connection, "wal", "stopping", self._link.topology)[0][0]:
-            raise RetryableError(
-                f"{self._place}: tables go over to triggers; their changes are first read from the log to the end"
-            )
-        return super()._open(connection, start, limit)
-
     def wait(self, timeout: float) -> bool:
         """Sleep until the log brings something; see ports.Source."""
+        if self._filler.over:
+            return super().wait(timeout)
         self._prune()
-        deadline = time.monotonic() + timeout
-        if self._filler.wait(deadline - time.monotonic(), self._read_end):
-            return True
-        return self._drain()
+        return self._filler.wait(timeout, self._read_end) or self._drain()
 
     def wake(self) -> None:
         """Make a ``wait`` in another thread return at once."""
+        super().wake()
         try:
             os.write(self._write_end, b"!")
         except BlockingIOError:
@@ -91,7 +85,8 @@ class PostgresWalSource(PostgresSource):
 
     def keys_in_flight(self, table: TablePlan, after: Position | None, keys: Sequence[Key]) -> set[Key]:
         """As ``PostgresSource.keys_in_flight``; what is committed comes into the outbox first, by whoever fills it."""
-        self._catch_up()
+        if not self._filler.over:
+            self._catch_up()
         return super().keys_in_flight(table, after, keys)
 
     def _catch_up(self) -> None:
