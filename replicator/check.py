@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from replicator.errors import ReplicatorError, RetryableError, SettingsError
 from replicator.model import CentralTable, Finding, TablePlan
 from replicator.ports import Installable
+from replicator.reasons import moment, span
 
 _AT_ONCE = 8
 _SKEW_SECONDS = 1.0
+FAR_AHEAD_US = 60_000_000
+"""From where on a hybrid clock is told to be ahead; less comes of clocks that are merely not set."""
 
 Open = Callable[[str], Installable]
 
@@ -50,6 +53,11 @@ def is_problem(finding: Finding) -> bool:
     return not finding.ok and not finding.warning
 
 
+def lacks_rights(found: Iterable[Finding]) -> bool:
+    """Whether what is installed cannot be read; then the finding says which rights are missing."""
+    return any(is_problem(each) and each.subject == "rights" for each in found)
+
+
 def finding_of(place: str, subject: str, error: ReplicatorError) -> Finding:
     """An error as a finding. ``subject``: what was looked at; a database that is away is one of connection."""
     if isinstance(error, RetryableError):
@@ -80,7 +88,7 @@ def check_places(places: Mapping[str, Looks], opened: Open) -> Report:
                     found += database.check(looks.sends, as_source=True)
                 if looks.receives is not None:
                     found += database.check(looks.receives, as_source=False)
-                if looks.captured:
+                if looks.captured and not lacks_rights(found):
                     found += database.check_central(looks.topology, looks.receives or (), looks.captured)
                 if looks.captured and not any(is_problem(each) for each in found):
                     found += database.check_captured(looks.captured)
@@ -123,6 +131,30 @@ def check_clocks(places: Sequence[str], centre: str, opened: Open) -> Iterator[F
             "" if good else "let both machines follow a time server (NTP); changes keep their order per row regardless"
         )
         yield Finding(place, "clock", good, message, fix, warning=not good)
+
+
+def check_hybrids(places: Sequence[str], opened: Open) -> Iterator[Finding]:
+    """Places whose hybrid clock is far ahead of their wall clock. Those that do not answer are left out, as above."""
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        found = dict(zip(places, pool.map(lambda place: _ahead(opened, place), places), strict=True))
+    for place, (ahead, until) in found.items():
+        if ahead > FAR_AHEAD_US:
+            yield Finding(
+                place, "hybrid clock", False,
+                f"{span(ahead)} ahead of the wall clock, at {moment(until)}: a change came from a clock that ran ahead; until "
+                "then all that is written here counts as equally late, and as later than what places with right clocks write",
+                "set that clock right (NTP); this heals by itself when the wall clock catches up", warning=True,
+            )  # fmt: skip
+
+
+def _ahead(opened: Open, place: str) -> tuple[int, int]:
+    """How far the place's hybrid clock is ahead of its wall clock, and where it stands, in microseconds."""
+    try:
+        with closing(opened(place)) as database:
+            seen = database.read_seen()
+            return seen - database.read_clock(), seen
+    except ReplicatorError:
+        return 0, 0
 
 
 def _offset(opened: Open, place: str) -> float | None:

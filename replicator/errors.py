@@ -14,6 +14,9 @@ Driver exceptions are translated into this tree at one place per engine and chai
 
 from __future__ import annotations
 
+RESTORED = "read the site anew: the steps are in README.md, “A restored or re-created site”"
+"""The next step where a site's history is not the one its link knows."""
+
 
 class ReplicatorError(Exception):
     """Base of all errors raised on purpose.

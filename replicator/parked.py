@@ -15,6 +15,13 @@ Open = Callable[[LinkName], Target]
 """Opens a link's target."""
 
 
+_RESOLVE = "replicator conflicts resolve {} --take site"
+"""The command that ends the wait; with ``centre`` or given values as well."""
+
+
+_EMPTYING = {Op.DELETE: "deletes the row", Op.GONE: "deletes the row", Op.TRUNCATE: "empties the table"}
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A parked change and the link it came by. Numbers are a database's own, so those of a site are said with its name."""
@@ -67,11 +74,16 @@ def find_change(links: Sequence[LinkName], opened: Open, name: str) -> Found:
 
 
 def retry(link: LinkName, target: Target, changes: Sequence[ParkedChange]) -> Iterator[Tried]:
-    """Try parked changes of one link again, oldest first. Once one is refused, the others of its row keep waiting."""
+    """Try parked changes of one link again, oldest first. Once one is refused, the others of its row keep waiting.
+
+    One that waits for a person's decision is not tried: that would decide without anybody.
+    """
     refused: set[tuple[str, str]] = set()
     for change in changes:
         row = change.table, change.key
-        if row in refused:
+        if change.conflict:
+            yield Tried(link, change, None, f"waits for conflict {change.conflict}: {_RESOLVE.format(change.conflict)}")
+        elif row in refused:
             yield Tried(link, change, None, "waits behind the refused change of its row")
         elif retry_parked(target, change.id):
             yield Tried(link, change, True)
@@ -81,11 +93,24 @@ def retry(link: LinkName, target: Target, changes: Sequence[ParkedChange]) -> It
             yield Tried(link, change, False, causes[0] if causes else "")
 
 
-def edit(target: Target, plans: Iterable[TablePlan], change: ParkedChange, values: Mapping[str, str | None]) -> None:
-    """Replace values of a parked change. Raises SetupError for a delete, and for the key: it would be another row's."""
-    if change.op in (Op.DELETE, Op.GONE, Op.TRUNCATE):
+def require_decided(change: ParkedChange) -> None:
+    """Raises SetupError for a change that waits for a person's decision."""
+    if change.conflict:
         raise SetupError(
-            f"parked change {change.id} is a {change.op.name.lower()}: it has no values to edit",
+            f"parked change {change.id} waits for a decision on conflict {change.conflict}",
+            hint=f"run: {_RESOLVE.format(change.conflict)}",
+        )
+
+
+def edit(target: Target, plans: Iterable[TablePlan], change: ParkedChange, values: Mapping[str, str | None]) -> None:
+    """Replace values of a parked change. Raises SetupError for a delete, and for the key: it would be another row's.
+
+    Also for one that waits for a person's decision.
+    """
+    require_decided(change)
+    if change.op in _EMPTYING:
+        raise SetupError(
+            f"parked change {change.id} {_EMPTYING[change.op]}: it has no values to edit",
             hint="mend the cause and retry, or skip it",
         )
     keys = {name for plan in plans if str(plan.target) == change.table for name in plan.key}

@@ -15,13 +15,17 @@ from replicator.errors import RejectedError
 from replicator.model import Outcome, Span
 from replicator.ports import Source, Target
 
+_NAMED = 20
+"""Healed rows that are named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """What ``heal`` did: rows applied, and rows that stay parked."""
+    """What ``heal`` did: rows applied, and rows that stay parked. ``rows``: the first of those applied, as table and key."""
 
     healed: int
     refused: int
+    rows: tuple[str, ...] = ()
 
 
 def run_once(source: Source, target: Target, limit: int) -> Outcome | None:
@@ -115,7 +119,10 @@ def heal(target: Target, limit: int) -> Healing:
     done = Healing(0, 0)
     while True:
         queues = target.list_queues(limit)
-        healed = sum(retry_parked(target, *queue) for queue in queues)
-        done = Healing(done.healed + healed, len(queues) - healed)
+        named = target.list_parked(ids=[queue[0] for queue in queues[:_NAMED]]) if queues else ()
+        rows = {change.id: f"{change.table} {change.key}" for change in named}
+        healed = [queue[0] for queue in queues if retry_parked(target, *queue)]
+        told = (*done.rows, *(rows[number] for number in healed if number in rows))
+        done = Healing(done.healed + len(healed), len(queues) - len(healed), told[:_NAMED])
         if not healed:
             return done

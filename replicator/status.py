@@ -12,8 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from replicator.errors import ReplicatorError, RetryableError
-from replicator.model import LinkName, LinkRecord, Position
+from replicator.errors import RESTORED, ReplicatorError, RetryableError
+from replicator.model import LinkName, LinkRecord, Position, Standing
 from replicator.ports import Source
 
 _STALLED_SECONDS = 150.0
@@ -29,19 +29,21 @@ class Health(StrEnum):
     STALLED = "stalled"
     """Behind, and nobody has moved it for minutes."""
     NEVER_RAN = "never ran"
+    """Nothing has been brought yet, whether or not both sides have answered."""
     UNREACHABLE = "unreachable"
     """The site or the centre does not answer: nothing, or only what the other knows, can be said."""
     BROKEN = "broken"
     """Both answer, but the next batch cannot be read until a person mends something."""
     EXPIRED = "expired"
-    """Away for longer than the retention: changes it has not got may be gone, it must resync."""
+    """Away for longer than the retention: changes it has not got may be gone, it must be read anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
     """A link now. Times are seconds, ``None`` where unknown.
 
-    ``behind_seconds``: age of the oldest change not yet at the target, parked ones apart; 0 when there is none.
+    ``behind_seconds``: age of the oldest change not yet at the target, parked ones apart; 0 when there is none, ``None`` also
+    where nobody noted since when it waits.
     ``proof_seconds``: since the replicator last spoke to both sides. ``skew_seconds``: the source's clock minus the target's.
     ``undecided``: conflicts that wait for a person's decision.
     """
@@ -120,10 +122,14 @@ def _recorded(link: LinkName, record: LinkRecord | None, now: int) -> LinkStatus
     )  # fmt: skip
 
 
-def _behind(known: LinkStatus, source: Source, position: Position | None) -> LinkStatus:
-    """Add how much lies behind a position."""
+def _behind(known: LinkStatus, source: Source, position: Position | None, standing: Standing | None) -> LinkStatus:
+    """Add how much lies behind a position, and since when: what a new link has yet to read waits since its install."""
     lag = source.read_lag(position)
-    age = max(source.read_clock() - lag.oldest_changed_at, 0) / 1e6 if lag.changes and lag.oldest_changed_at else 0.0
+    since, age = lag.oldest_changed_at, 0.0 if position else None
+    if position is None and standing is not None:
+        since = since or standing.acknowledged_at
+    if since or not lag.changes:
+        age = max(source.read_clock() - since, 0) / 1e6 if lag.changes else 0.0
     return replace(
         known, behind_changes=lag.changes, behind_seconds=age, horizon_holder=lag.horizon_holder if lag.changes else ""
     )
@@ -139,7 +145,7 @@ def _ask_source(known: LinkStatus, source: Source, away: ReplicatorError, planne
     found = replace(found, proof_seconds=proof)
     if standing.expired:
         return replace(found, health=Health.EXPIRED)
-    return _behind(found, source, standing.position) if planned else found
+    return _behind(found, source, standing.position, standing) if planned else found
 
 
 def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkStatus:
@@ -147,20 +153,22 @@ def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkSt
     position = record.position if record else None
     identity = source.read_identity()
     standing = source.read_standing()
-    found = _behind(known, source, position)
+    found = _behind(known, source, position, standing)
     if record is not None and record.source_identity not in ("", identity):
         return replace(
             found, health=Health.BROKEN, problem="the source's database is not the one this link was fed by",
-            hint="correct its url in the YAML; a restored or re-created database has to be read anew",
+            hint=f"correct its url in the YAML; a restored or re-created database: {RESTORED}",
         )  # fmt: skip
     if standing is not None and standing.expired:
         return replace(
             found, health=Health.EXPIRED, problem="the link stayed away longer than the retention",
-            hint="its changes may have been pruned: it has to be read anew (resync)",
+            hint=f"changes it has not got may be gone; {RESTORED}",
         )  # fmt: skip
     with source.read_batch(position, 1):
         pass  # what stands in the way of the next batch is raised here
     if found.health is Health.UP_TO_DATE and found.behind_changes:
+        if position is None:
+            return replace(found, health=Health.NEVER_RAN)
         stalled = (found.proof_seconds or 0.0) > _STALLED_SECONDS
         return replace(found, health=Health.STALLED if stalled else Health.BEHIND)
     return found

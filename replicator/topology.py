@@ -247,6 +247,8 @@ class _Draft:
                 self._check_key(feed, shape, late=True)
             if direction.falls:
                 down.append(descent.plan(feed, policy))
+            if direction.rises and direction.falls:
+                up[-1] = replace(up[-1], divided=down[-1].where is not None)
         return up, down
 
     def existing(self, name: TableName) -> TableShape | None:

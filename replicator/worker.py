@@ -24,6 +24,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _PERSON_PAUSE = 0.2, 30.0, 30.0
 _FIRST_HEALING, _LONGEST_HEALING = 1.0, 600.0
 _TRIES = 8
 """How often a drain runs into another link's locks before it gives up."""
+_NAMED = 5
+"""Parked rows of a batch that a report names."""
 _QUEUES = 1_000
 """Parked rows tried in one go."""
 
@@ -40,7 +42,10 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkReport:
-    """A worker's state at one moment; counters since the worker started. ``healed``: parked rows applied after all."""
+    """A worker's state at one moment; counters since the worker started. ``healed``: parked rows applied after all.
+
+    ``rows``: the newest of the rows that were parked or healed last, as table and key.
+    """
 
     link: LinkName
     state: LinkState = LinkState.STARTING
@@ -52,6 +57,7 @@ class LinkReport:
     healed: int = 0
     error: str = ""
     retries: int = field(default=0)
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ class Worker:
             outcome = run_once(ends.source, ends.target, self._batch_changes)
             if outcome is None:
                 return changed
-            self._count(outcome)
+            self._count(outcome, ends.target)
             changed = changed or bool(outcome.net or outcome.parked)
             self._healing.stuck = self._healing.stuck or bool(outcome.parked)
             if not outcome.more:
@@ -167,13 +173,17 @@ class Worker:
         done = heal(ends.target, _QUEUES)
         self._healing.tried(done.healed, done.refused)
         if done.healed:
-            self._say(healed=self.report.healed + done.healed)
+            self._say(healed=self.report.healed + done.healed, rows=done.rows)
 
-    def _count(self, outcome: Outcome) -> None:
-        was = self.report
+    def _count(self, outcome: Outcome, target: Target) -> None:
+        was, rows = self.report, list[str]()
+        if outcome.parked:
+            newest = target.list_parked(limit=min(outcome.parked, _NAMED))
+            rows = [f"{change.table} {change.key}" for change in newest]
         self._say(
             state=LinkState.MOVING, batches=was.batches + 1, changes=was.changes + outcome.changes, net=was.net + outcome.net,
             conflicts=was.conflicts + outcome.conflicts, parked=was.parked + outcome.parked, error="", retries=0,
+            rows=tuple(rows),
         )  # fmt: skip
 
     def _say(self, **changes: object) -> None:

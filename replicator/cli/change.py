@@ -25,7 +25,8 @@ Examples:
   replicator change status clinic1:812 --json
 
 The number is the change's in its site's outbox: replicator history TABLE KEY shows it.
-Exit codes: 0 it is where it belongs, 1 it is on its way or parked somewhere, 3 a place did not answer.
+Exit codes: 0 it is where it belongs, 1 it is on its way or parked somewhere, 3 a place did not answer, or the
+site's outbox has no such change (any more).
 """
 
 
@@ -53,9 +54,9 @@ def status(config: str, sites: Sequence[str], as_json: bool, name: str) -> None:
     """Show for one change of a site whether it is at the centre, what was decided, and which sites have it."""
     app = open_app(config)
     site, _, digits = name.rpartition(":")
-    (site,) = app.chosen([site])
-    if not (digits.isascii() and digits.isdigit()):
+    if not (site and digits.isascii() and digits.isdigit()):
         raise SetupError(f"{name!r} is no change", hint="write SITE:ID, such as clinic1:812")
+    (site,) = app.chosen([site])
     found, arrivals, failed = _ask(app, site, int(digits), app.chosen(sites))
     arrived = not any(each.state in (_WAITS, _PARKED) for each in arrivals)
     if as_json:
@@ -81,7 +82,7 @@ def _ask(
     if found is None:
         raise SetupError(
             f"there is no change {number} in the outbox of {site}",
-            hint="it was pruned once every link had passed it: see replicator history TABLE KEY",
+            hint="never captured, or pruned once every link had passed it: see replicator history TABLE KEY",
         )
     plan = next((each for each in plans if str(each.source.name) == found.table), None)
     if plan is None:

@@ -31,7 +31,16 @@ Exit codes: 0 nothing stands in the way, 1 there is a problem, 3 error (such as 
 @click.option("--problems", is_flag=True, help="Leave out what is right.")
 def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> None:
     """Check connections, rights, versions, settings, keys, types and clocks; each with the fix. Changes nothing."""
-    from replicator.check import Report, check_clocks, check_places, check_rules, finding_of, is_problem
+    from replicator.check import (
+        Report,
+        check_clocks,
+        check_hybrids,
+        check_places,
+        check_rules,
+        finding_of,
+        is_problem,
+        lacks_rights,
+    )
     from replicator.settings import CENTRE
 
     app = open_app(config)
@@ -49,8 +58,10 @@ def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> N
         report.add(place, findings)
     for finding in check_clocks(alive, CENTRE, app.installable) if CENTRE in alive else ():
         report.add(finding.place, [finding])
+    for finding in check_hybrids(alive, app.installable):
+        report.add(finding.place, [finding])
     report.add("topology", rules)
-    for finding in _concerns(app) if fits else ():
+    for finding in _concerns(app) if fits and not lacks_rights(report.findings.get(CENTRE, ())) else ():
         report.add(finding.place, [finding])
     if as_json:
         listed = {

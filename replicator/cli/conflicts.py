@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 A change that meets a row it did not start from is a conflict. The table's policy decides it, and the decision is put on
-record with both rows. Conflicts for a person wait: the centre and the site keep their rows, and later changes of the row
-wait behind. What is decided here goes to all sites as an ordinary change of the centre.
+record with both rows. Conflicts for a person wait (policy manual): until then the centre's row stands everywhere, the site
+gets it too, its own value is in the conflict, and its later changes of the row wait behind. What is decided here goes to all sites as an ordinary change of the centre.
 
 \b
 Examples:
@@ -191,7 +191,7 @@ def state(conflict: RecordedConflict) -> str:
 
 def show_conflict(site: str, conflict: RecordedConflict) -> None:
     """One conflict with all it was decided on."""
-    from replicator.conflicts import left_row
+    from replicator.conflicts import left_row, sides
 
     say(f"conflict {conflict.id}: {conflict.kind} on {conflict.table} {conflict.key}, change from {site}")
     say(f"  {conflict.verdict} by {conflict.policy} at {at(conflict.decided_at)}: {conflict.reason}")
@@ -219,7 +219,7 @@ def show_conflict(site: str, conflict: RecordedConflict) -> None:
     if not dropped and left is None:
         say("  result: no row")
     if conflict.state == "waiting":
-        say(f"it waits for a person; next: replicator conflicts resolve {conflict.id} --take site|centre|base", WARN)
+        say(f"it waits for a person; next: replicator conflicts resolve {conflict.id} --take {sides(conflict)}", WARN)
     else:
         say(f"why: replicator conflicts explain {conflict.id}")
 

@@ -69,9 +69,11 @@ class Watcher:
         conflicts = report.conflicts - (before.conflicts if before else 0)
         healed = report.healed - (before.healed if before else 0)
         if healed:
-            self._log.write("healed", link=link, rows=healed)
+            self._log.write("healed", link=link, rows=healed, which=_rows(report, healed))
         if parked:
-            self._log.write("parked", link=link, changes=parked, hint="replicator parked list")
+            self._log.write(
+                "parked", link=link, changes=parked, which=_rows(report, parked), hint="replicator parked list"
+            )
         if conflicts:
             self._log.write("conflicts", link=link, decided=conflicts)
 
@@ -97,6 +99,12 @@ class Watcher:
             parked=parked,
         )
         return f"{len(reports)} links, {len(failing)} failing, {new} changes in {seconds:.0f} s"
+
+
+def _rows(report: LinkReport, number: int) -> str:
+    """Table and key of the rows, as far as they are named."""
+    more = number - len(report.rows)
+    return ", ".join(report.rows) + (f" and {more} more" if more > 0 and report.rows else "")
 
 
 def notify(message: str) -> None:

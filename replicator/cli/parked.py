@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from replicator.cli.check import config_flag
 from replicator.cli.options import common, open_app, plans_at_centre
 from replicator.cli.output import (
     BAD,
@@ -141,6 +142,7 @@ def show(config: str, sites: Sequence[str], as_json: bool, name: str) -> None:
         show_json({**_document(found), "blocking": blocking})
     else:
         _show_change(found, blocking)
+        _show_next(found, config_flag(config))
 
 
 @parked.command(epilog=_RETRY)
@@ -191,8 +193,11 @@ def retry(config: str, sites: Sequence[str], as_json: bool, name: str | None, ev
 @click.option("-y", "--yes", is_flag=True, help="Go ahead without asking; needed without a terminal.")
 def skip(config: str, sites: Sequence[str], as_json: bool, name: str, yes: bool) -> None:
     """Drop a parked change for good. It stays on record among the conflicts; the row may then differ (see audit)."""
+    from replicator.parked import require_decided
+
     app = open_app(config)
     found = _find(app, sites, name)
+    require_decided(found.change)
     if not yes:
         if as_json or not can_ask():
             raise click.UsageError("a change is not dropped without --yes")
@@ -242,7 +247,7 @@ def edit(
         show_json(_document(found))
     else:
         _show_change(found)
-        say(f"next: replicator parked retry {name}")
+        say(f"next: replicator parked retry {name}{config_flag(config)}")
 
 
 def _links(app: App, sites: Sequence[str]) -> list[LinkName]:
@@ -306,6 +311,19 @@ def _show_change(found: Found, blocking: Mapping[str, object] | None = None) -> 
     rows = [(f"  {name}", *("" if row is None else shown(row.get(name), 200) for row in images)) for name in columns]
     if rows:
         show_table(("  column", "before", "after", *(["in its way"] if blocking else [])), rows)
+
+
+def _show_next(found: Found, flag: str) -> None:
+    """What ends the wait."""
+    change = found.change
+    if change.conflict:
+        say(
+            f"it waits for a decision on conflict {change.conflict}: replicator conflicts show {change.conflict}{flag}",
+            WARN,
+        )
+        say(f"next: replicator conflicts resolve {change.conflict} --take site|centre{flag}")
+    else:
+        say(f"next: mend the cause, then replicator parked retry {found.name}{flag}; or parked edit, or parked skip")
 
 
 def _show_tried(tried: Tried) -> None:

@@ -165,7 +165,7 @@ def _redone(app: App, found: Sequence[tuple[str, RecordedConflict]], policy: str
         now = {table: policy_of(planned, table) for table in dict.fromkeys(each.table for each in own)}
         for table in [table for table, plan in now.items() if plan is None]:
             note(f"conflicts of {table} are left out: the topology does not name that table now")
-        others = {table: other_plan(plan, PolicyName(policy), *engines) for table, plan in now.items() if plan}
+        others = {table: other_plan(plan, PolicyName(policy), *engines, table) for table, plan in now.items() if plan}
         with closing(opened(app, site, planned)) as target:
             yield from decide_again(site, target, [each for each in own if each.table in others], others.__getitem__)
 

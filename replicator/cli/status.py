@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from replicator.cli.check import config_flag
 from replicator.cli.options import common, open_app
 from replicator.cli.output import (
     BAD,
@@ -24,7 +25,7 @@ from replicator.cli.output import (
 
 if TYPE_CHECKING:
     from replicator.app import App
-    from replicator.model import LinkName, LinkRecord
+    from replicator.model import Finding, LinkName, LinkRecord
     from replicator.ports import Source
     from replicator.status import LinkStatus
 
@@ -33,10 +34,10 @@ States:
   up to date    both sides were asked just now, and nothing is missing
   behind        changes wait; `oldest` is the age of the oldest
   stalled       behind, and no replicator has worked on it for minutes
-  never ran     installed or not, nothing has been brought yet
+  never ran     nothing has been brought yet; `oldest`: since the link's install
   unreachable   the site or the centre does not answer
   broken        both answer, but a person has to mend something first
-  expired       away for longer than the retention: it must resync
+  expired       away for longer than the retention: README, “A restored or re-created site”
 
 Of a site that is away, the link from the centre is shown from what the centre knows.
 
@@ -63,15 +64,21 @@ def status(config: str, sites: Sequence[str], as_json: bool, max_lag: float) -> 
     """
     app = open_app(config)
     found = read(app, app.chosen(sites))
+    ahead = _clocks(app, sites)
     healthy = all(each.healthy(max_lag) for each in found)
     if as_json:
         links = [
             {"site": each.link.site, "direction": each.link.direction, "healthy": each.healthy(max_lag), **_plain(each)}
             for each in found
         ]
-        show_json({"topology": app.settings.topology, "healthy": healthy, "max_lag_seconds": max_lag, "links": links})
+        show_json({
+            "topology": app.settings.topology, "healthy": healthy, "max_lag_seconds": max_lag, "links": links,
+            "clocks": [asdict(each) for each in ahead],
+        })  # fmt: skip
     else:
-        _show(found, max_lag)
+        _show(found, max_lag, config_flag(config))
+        for each in ahead:
+            say(f"warning: {each.subject} of {each.place}: {each.message}. {each.fix}", WARN)
     raise SystemExit(0 if healthy else EXIT_DIFFERENT)
 
 
@@ -104,6 +111,16 @@ def read(app: App, sites: Sequence[str]) -> list[LinkStatus]:
     return read_all([looks(link) for site in sites for link in app.links(site)])
 
 
+def _clocks(app: App, sites: Sequence[str]) -> list[Finding]:
+    """Places that answer whose hybrid clock is far ahead."""
+    from replicator.check import check_hybrids
+    from replicator.settings import CENTRE
+
+    return list(
+        check_hybrids([place for place in (CENTRE, *app.chosen(sites)) if place not in app.away], app.installable)
+    )
+
+
 def _of(link: LinkName, records: Sequence[LinkRecord]) -> LinkRecord | None:
     return next((record for record in records if record.link == link), None)
 
@@ -114,7 +131,7 @@ def _plain(each: LinkStatus) -> dict[str, object]:
     return document
 
 
-def _show(found: Sequence[LinkStatus], max_lag: float) -> None:
+def _show(found: Sequence[LinkStatus], max_lag: float, flag: str) -> None:
     head = ["link", "state", "behind", "oldest", "last proof", "parked", "conflicts", "skew"]
     undecided = any(each.undecided for each in found)
     if undecided:
@@ -142,9 +159,9 @@ def _show(found: Sequence[LinkStatus], max_lag: float) -> None:
     else:
         say(f"{count(len(found), 'link')} healthy", GOOD)
     if any(each.parked for each in found):
-        say("see what is parked: replicator parked list")
+        say(f"see what is parked: replicator parked list{flag}")
     if undecided:
-        say("decide what waits for you: replicator conflicts list --waiting")
+        say(f"decide what waits for you: replicator conflicts list --waiting{flag}")
 
 
 def _style(each: LinkStatus, max_lag: float) -> str:

@@ -2,7 +2,7 @@
 
 from replicator.conflicts.explain import explain
 from replicator.conflicts.find import Wanted, find_conflict, list_conflicts
-from replicator.conflicts.record import left_row, marked_columns, to_conflict
+from replicator.conflicts.record import left_row, marked_columns, sides, to_conflict
 from replicator.conflicts.redo import Redone, apply_redone, other_plan, redo
 from replicator.conflicts.resolve import Choice, Scene, chosen_row, look, settle
 
@@ -22,5 +22,6 @@ __all__ = [
     "other_plan",
     "redo",
     "settle",
+    "sides",
     "to_conflict",
 ]

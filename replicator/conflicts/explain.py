@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from replicator.conflicts.record import DROPPED, RESOLVED, WAITING, equals, left_row, row_after, to_conflict
+from replicator.conflicts.record import DROPPED, RESOLVED, WAITING, equals, left_row, row_after, sides, to_conflict
 from replicator.decide import decide
 from replicator.merging import text
 from replicator.model import Conflict, PolicyName, PolicyPlan, RecordedConflict, Verdict
@@ -21,6 +21,7 @@ _VERDICTS = {
 _OTHERS = (PolicyName.SOURCE_WINS, PolicyName.CENTRE_WINS, PolicyName.NEWEST_WINS, PolicyName.MERGE_COLUMNS,
            PolicyName.SITE_PRIORITY)  # fmt: skip
 _LONGEST = 60
+_FUTURE_US = 60_000_000
 
 
 def explain(recorded: RecordedConflict, plan: PolicyPlan | None, site: str = "") -> Iterator[str]:
@@ -36,13 +37,14 @@ def explain(recorded: RecordedConflict, plan: PolicyPlan | None, site: str = "")
     yield f"{_upper(happened(conflict))}: {recorded.table} {recorded.key}."
     yield from _what(conflict)
     yield from _when(conflict)
+    yield from _ahead(conflict, recorded.decided_at)
     yield f"{recorded.policy} decided at {moment(recorded.decided_at)}: {recorded.reason}."
     if plan is not None:
         yield from _columns(recorded, conflict)
     yield _VERDICTS[Verdict(recorded.verdict)]
     yield f"The row was then: {image(left_row(replace(recorded, state='decided')))}."
     if recorded.state == WAITING:
-        yield f"It still waits for a person: replicator conflicts resolve {recorded.id} --take site|centre|base"
+        yield f"It still waits for a person: replicator conflicts resolve {recorded.id} --take {sides(recorded)}"
     elif recorded.state == RESOLVED:
         yield f"A person has settled it since: {recorded.resolution}. The row was then: {image(left_row(recorded))}."
     yield from _what_if(recorded, conflict)
@@ -75,6 +77,17 @@ def _when(conflict: Conflict) -> Iterator[str]:
         yield f"{told}; the clocks were known to {span(conflict.clock_error_us)}, {sure}."
     else:
         yield f"{told}; no error of the clocks was measured."
+
+
+def _ahead(conflict: Conflict, now: int) -> Iterator[str]:
+    """Times that lay in the future when the decision was made."""
+    times = ((place(conflict.site), conflict.changed_at), (writer(conflict), conflict.current_at))
+    for who, at in dict(times).items():
+        if at - now > _FUTURE_US:
+            yield (
+                f"{_upper(who)}'s time lay {span(at - now)} in the future: a clock ran ahead, there or where changes came "
+                "from. Until then such a time is later than any that places with right clocks write."
+            )
 
 
 def _columns(recorded: RecordedConflict, conflict: Conflict) -> Iterator[str]:

@@ -57,6 +57,11 @@ def left_row(recorded: RecordedConflict) -> Row | None:
     return row_after(recorded.verdict, recorded.after, recorded.current, recorded.result)
 
 
+def sides(recorded: RecordedConflict) -> str:
+    """What ``resolve --take`` may take, the words behind it: the base only where it is on record and is a row."""
+    return "site|centre|base" if recorded.based and recorded.before is not None else "site|centre"
+
+
 def row_after(
     verdict: str,
     after: Mapping[str, object] | None,

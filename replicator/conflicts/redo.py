@@ -36,10 +36,11 @@ class Redone:
         return self.decision is not None and not self.obstacle and (self.differs or self.recorded.state == WAITING)
 
 
-def other_plan(plan: PolicyPlan, name: PolicyName, source: Engine, centre: Engine) -> PolicyPlan:
+def other_plan(plan: PolicyPlan, name: PolicyName, source: Engine, centre: Engine, table: str = "") -> PolicyPlan:
     """A table's plan with another policy for every kind; its columns, order of sites and the rest stay.
 
-    Raises SetupError for what cannot be asked of a record: a person, a SQL rule, or a rule the table does not have.
+    ``table`` is named in messages. Raises SetupError for what cannot be asked of a record: a person, a SQL rule, or a rule
+    the table does not have.
     """
     if name in _BY_ENGINE:
         if source is centre:
@@ -55,7 +56,8 @@ def other_plan(plan: PolicyPlan, name: PolicyName, source: Engine, centre: Engin
         )
     if name is PolicyName.SITE_PRIORITY and not plan.priority:
         raise SetupError(
-            "the table's policy has no order of sites", hint="add priority: [site, …, centre] to the policy"
+            f"the policy of {table or 'the table'} has no order of sites",
+            hint="write it in the YAML, in the rule of that table: policy: {name: site_priority, priority: [centre, SITE, …]}",
         )
     if name in (PolicyName.MANUAL, PolicyName.ADD):
         hint = "use another policy; for one conflict: replicator conflicts resolve ID"

@@ -73,6 +73,11 @@ class Scene:
             raise SetupError(
                 f"the base of conflict {self.recorded.id} {_UNKNOWN}", hint="take the site's or the centre's"
             )
+        if side == BASE and self.base is None:
+            raise SetupError(
+                f"conflict {self.recorded.id} has no base to take: the site started from no row",
+                hint="to delete the row use --delete",
+            )
         return {SITE: self.site, CENTRE: self.centre, BASE: self.base}[side]
 
     @property

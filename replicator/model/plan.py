@@ -147,6 +147,7 @@ class TablePlan:
     ``ledgered``: the source gives no before images (SQLite key mode), so the target's ledger says what the site believed.
     ``target_shape`` is what the target has, or what ``install`` will create there.
     ``direction`` is the rule's. ``versioned``: the target's ledger also keeps who wrote each row last, and when.
+    ``divided``: the site may write rows that its link from the centre does not give it.
 
     On a link from the centre, ``source`` is the centre's table and ``target`` the site's. Then ``route`` and ``params``
     (this site's values of the route's columns) say which changes concern the site, and ``where`` which rows it gets (over
@@ -168,6 +169,7 @@ class TablePlan:
     direction: Direction = Direction.TO_CENTRE
     ledgered: bool = False
     versioned: bool = False
+    divided: bool = False
     route: Route = Route()
     params: tuple[str, ...] = ()
     source_constants: tuple[tuple[str, str], ...] = ()

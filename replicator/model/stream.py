@@ -97,7 +97,10 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class ParkedChange:
-    """A change set aside with its cause; see ``sql/README.md`` for the states. ``before``/``after`` are column → text."""
+    """A change set aside with its cause; see ``sql/README.md`` for the states. ``before``/``after`` are column → text.
+
+    ``conflict``: the recorded conflict its row waits with for a person (0: none).
+    """
 
     id: int
     link: str
@@ -111,6 +114,7 @@ class ParkedChange:
     cause: str
     parked_at: int
     attempts: int
+    conflict: int = 0
 
 
 @dataclass(frozen=True, slots=True)

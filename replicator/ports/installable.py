@@ -74,6 +74,13 @@ class Installable(Protocol):
         """The database's wall clock, microseconds since 1970. Needs nothing of ours."""
         ...
 
+    def read_seen(self) -> int:
+        """The highest hybrid time seen from elsewhere, microseconds since 1970: what is captured here is stamped above it.
+
+        0 where nothing of ours is installed. Read only.
+        """
+        ...
+
     def remember_site(self, topology: str, site: str, catalogue: Catalogue) -> None:
         """At a centre: keep what a site's tables are like, for when it is away. Own short transaction; repeatable."""
         ...

@@ -114,8 +114,8 @@ class Target(Protocol):
     # Parked changes are worked on beside a running replicator: nothing from here to ``close`` takes the lease. A change
     # that comes in meanwhile waits behind the one in hand, at worst with nothing before it, until it is tried too.
 
-    def list_parked(self, *, ids: Sequence[int] = (), table: str = "") -> Sequence[ParkedChange]:
-        """This link's parked changes, oldest first."""
+    def list_parked(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 0) -> Sequence[ParkedChange]:
+        """This link's parked changes, oldest first; with a ``limit``, the newest so many of them."""
         ...
 
     def list_conflicts(

@@ -41,7 +41,7 @@ def _falls_back(policy: PolicyRule) -> bool:
 
 def _allow(settings: Settings, key: str, name: PolicyName, allowed: frozenset[PolicyName]) -> None:
     if name not in allowed:
-        words = ", ".join(word for word in PolicyName if word in allowed)
+        words = ", ".join(word for word in PolicyName if word in allowed - {PolicyName.RULE})
         raise settings.error(f"{name} cannot stand here", key=settings.nearest(key), hint=f"write one of {words}")
 
 

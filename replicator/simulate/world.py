@@ -136,6 +136,7 @@ class World:
             site: {"url": self.places[site].url, "params": values["sites"][site].get("params", {})}
             for site in self.sites
         }
+        _keep_sites(written, self.sites)
         _set_policy(written, self.policy, self.sites)
         path = self.folder / "topology.yaml"
         path.write_text(yaml.safe_dump(written, allow_unicode=True, sort_keys=False), encoding="utf-8")
@@ -234,6 +235,16 @@ def _played(shape: TableShape, engine: Engine) -> TableShape:
         return replace(shape, columns=columns, kind="table")
     keys = tuple(replace(key, parent=TableName("", key.parent.name)) for key in shape.foreign_keys)
     return replace(shape, name=TableName("", shape.name.name), columns=columns, foreign_keys=keys, kind="table")
+
+
+def _keep_sites(values: dict[str, Any], sites: Sequence[str]) -> None:
+    """Take sites that do not take part out of every order of sites."""
+    policies = [values.get("defaults", {}).get("policy"), *(rule.get("policy") for rule in values["tables"])]
+    for policy in policies:
+        if isinstance(policy, dict) and policy.get("priority"):
+            named = policy["priority"]
+            order = [named] if isinstance(named, str) else named
+            policy["priority"] = [place for place in order if place in (CENTRE, *sites)] or [CENTRE, *sites]
 
 
 def _set_policy(values: dict[str, Any], policy: PolicyName | None, sites: Sequence[str]) -> None:

@@ -7,6 +7,15 @@ select current_setting('server_version_num')::integer, current_setting('server_v
     case when to_regnamespace('replicator') is null then null else has_schema_privilege('replicator', 'create') end,
     current_setting('max_prepared_transactions')::integer, current_setting('fsync') = 'on';
 
+-- name: our_rights
+-- Where our schema is: whether this role may use it, and read and write all that is in it. Reads the catalogue alone.
+select has_schema_privilege(n.oid, 'usage'),
+    not exists (select from pg_class c where c.relnamespace = n.oid and (
+        c.relkind in ('r', 'p') and not (has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+            and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
+        or c.relkind = 'S' and not has_sequence_privilege(c.oid, 'usage')))
+from pg_namespace n where n.nspname = 'replicator';
+
 -- name: tables
 -- $1: schemas, $2: tables. What may be wrong with a table that is to be captured.
 select n.nspname, c.relname, c.relkind::text, c.relpersistence = 'u', c.relrowsecurity and c.relforcerowsecurity,
@@ -61,6 +70,18 @@ grant create on database "__database__" to "__role__";
 
 -- name: fix_grant_ours
 grant create, usage on schema replicator to "__role__";
+
+-- name: fix_grant_use
+grant usage on schema replicator to "__role__";
+
+-- name: fix_grant_our_tables
+grant select, insert, update, delete on all tables in schema replicator to "__role__";
+
+-- name: fix_grant_sequences
+grant usage, select on all sequences in schema replicator to "__role__";
+
+-- name: fix_grant_select
+grant select on "__schema__"."__table__" to "__role__";
 
 -- name: fix_grant_tables
 grant create, usage on schema "__schema__" to "__role__";

@@ -83,9 +83,9 @@ update pg_temp."__change__" as c
 
 -- name: park_decided
 -- Decisions for a person: the change waits, and its conflict says so. $7: the number of a parked change that is being
--- tried again and keeps it.
+-- tried again: the first keeps it.
 with chosen as materialized (
-    select coalesce($7::bigint, nextval('replicator.parked_id_seq')) as id, d.conflict, row(/*: key */ c.k0 /*:*/)::text as key,
+    select coalesce(case when row_number() over (order by c.ord) = 1 then $7::bigint end, nextval('replicator.parked_id_seq')) as id, d.conflict, row(/*: key */ c.k0 /*:*/)::text as key,
            /*: op */ 'u'::"char" /*:*/ as op, c.changed_at, /*: before */ row(c.b0)::text /*:*/ as before, /*: after */ row(c.a0)::text /*:*/ as after
       from pg_temp."__change__" as c
       join pg_temp.replicator_decision as d on d.relation = $6 and d.ord = c.ord and d.verdict = 'park'
@@ -137,6 +137,28 @@ select distinct $1::integer, 'u'::"char",
        lateral (values (/*: old_key */ row(c.k0)::text /*:*/), (case when c.present then /*: new_key */ row(c.a0)::text /*:*/ end)) as k (key)
  where k.key is not null;
 
+-- name: correct_there
+-- Rows that are what the site made of them without this transaction having written them: nothing else tells the site that they
+-- are not its own, or no more. $1: relation; $2: route.
+insert into replicator.outbox (relation, op, changed_at, key, route)
+select $1::integer, 'u'::"char",
+       (select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, seen + 1) from replicator.clock),
+       /*: new_key */ row(c.a0)::text /*:*/, $2::text
+  from pg_temp."__change__" as c
+  join "__schema__"."__table__" as t on /*: same_row */ true /*:*/
+ where c.present and record_image_eq(row(/*: t_values */ t.v0 /*:*/), row(/*: c_after */ c.a0 /*:*/))
+   and (/*: new_key */ row(c.a0)::text /*:*/) <> all (array(
+       select o.key from replicator.outbox as o where o.xid = pg_current_xact_id() and o.relation = $1));
+
+-- name: return_strays
+-- Rows that this transaction wrote, and rows that follow them, that the site does not read by their route: it is to look at
+-- them. $1: the route to it alone; $2: its link from the centre.
+insert into replicator.outbox (relation, op, changed_at, key, route)
+select distinct o.relation, 'u'::"char", o.changed_at, o.key, $1::text
+  from replicator.outbox as o
+ where o.xid = pg_current_xact_id() and starts_with(o.route, '=')
+   and o.route <> all (array(select json_array_elements_text(a.shares::json -> 'routes') from replicator.acknowledged as a where a.link = $2));
+
 -- name: correct_nothing
 -- Rows that came and went at the site, to it alone: what came for them meanwhile it has passed over. $1: relation; $2: route.
 insert into replicator.outbox (relation, op, changed_at, key, route)
@@ -179,8 +201,12 @@ select $1::integer, 'u'::"char",
 
 -- name: add_marker
 -- How far the site's own changes have been processed, in the place where they were. $1: position; $2: route; $3: rows this
--- transaction may have written to the outbox; $4, $5: lock and channel of the reader, who is told as capture tells him.
-with marker as (
+-- transaction may have written to the outbox; $4, $5: lock and channel of the reader, who is told as capture tells him; $6: the
+-- link from the centre; $7: topology. From its site's first change on, what the site is to be told waits for that link.
+with waiting as (
+    insert into replicator.acknowledged (link, topology, position) values ($6, $7, pg_current_snapshot()::text)
+    on conflict (link) do nothing
+), marker as (
     insert into replicator.outbox (relation, op, changed_at, key, route)
     select 0, 'm', greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, seen + 1), $1, $2 from replicator.clock
     returning seq

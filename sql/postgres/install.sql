@@ -112,6 +112,10 @@ select topology, site, direction, position, source_identity,
     (select count(*) from replicator.conflict c where c.link = l.id and c.state = 'waiting')
 from replicator.link l where topology = $1 order by site, direction;
 
+-- name: read_seen
+-- The highest hybrid time seen from elsewhere.
+select seen from replicator.clock;
+
 -- name: remember_site
 -- $1: topology, $2: site, $3: its tables, as JSON.
 insert into replicator.known_site (topology, site, tables) values ($1, $2, $3)

@@ -4,13 +4,24 @@
 -- source.sql.
 
 -- name: reserve
--- $1: link, $2: topology. What is committed from now on waits for the link, before it reads for the first time.
-insert into replicator.acknowledged (link, topology, position) values ($1, $2, pg_current_snapshot()::text)
-on conflict (link) do update set position = excluded.position, acknowledged_at = now(), expired_at = null;
+-- $1: link, $2: topology. What is committed from now on waits for the link, before it reads for the first time; and what
+-- waits for it already, since its site's first change (add_marker), goes on waiting. Since when.
+insert into replicator.acknowledged as a (link, topology, position) values ($1, $2, pg_current_snapshot()::text)
+on conflict (link) do update
+set position = case when a.expired_at is null then a.position else excluded.position end, acknowledged_at = now(),
+    expired_at = null, delivered = null
+returning position;
 
 -- name: link_state
--- $1: link. Whether the link is known here, whether pruning stopped waiting for it, and the shares on record.
-select expired_at is not null, shares from replicator.acknowledged where link = $1;
+-- $1: link, $2: the position it asks for. Whether pruning stopped waiting for it, the shares on record, and whether its site has
+-- been further already. Nothing of a link that has read nothing here, though rows wait for it.
+select expired_at is not null, shares,
+    coalesce(pg_snapshot_xmax(delivered::pg_snapshot) > pg_snapshot_xmax($2::text::pg_snapshot), false)
+from replicator.acknowledged where link = $1 and shares is not null;
+
+-- name: record_delivered
+-- $1: link, $2: the position its site has on record.
+update replicator.acknowledged set delivered = $2 where link = $1;
 
 -- name: record_shares
 -- $1: link, $2: what its site gets of which table.
@@ -103,6 +114,10 @@ left join /*: only *//*:*/ "__schema__"."__table__" as t on /*: same_row */true/
 /*: parents *//*:*/
 cross join lateral (select (/*: inside */true/*:*/) is true as inside) as i
 where /*: own_key */true/*:*/ and (not c.own or /*: there */t."a" is not null/*:*/ and not i.inside)
+    and /*: wanted */true/*:*/
+
+-- name: only_gone
+not i.inside
 
 -- name: state_part
 -- All rows of one table that are the site's.

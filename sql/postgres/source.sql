@@ -214,9 +214,10 @@ on conflict (link) do update set position = excluded.position, acknowledged_at =
 where pg_snapshot_xmax(excluded.position::pg_snapshot) >= pg_snapshot_xmax(acknowledged.position::pg_snapshot);
 
 -- name: read_standing
--- $1: link. What was acknowledged last, when, and whether pruning no longer waits for the link.
+-- $1: link. What was acknowledged last, when, and whether pruning no longer waits for the link. Nothing of a link from the
+-- centre that has read nothing yet (it has no shares), though rows wait for it.
 select position, (extract(epoch from acknowledged_at) * 1000000)::bigint, expired_at is not null
-from replicator.acknowledged where link = $1;
+from replicator.acknowledged where link = $1 and (shares is not null or right(link, 12) <> '/from_centre');
 
 -- name: expect_marker
 -- $1: link from the centre, $2: topology, $3: the snapshot nothing is visible in. The link takes over from there.

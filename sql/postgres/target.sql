@@ -124,17 +124,22 @@ select s.ord, s.op, s.changed_at, row(/*: values */ s.v0 /*:*/)::text
   from pg_temp."__rows__" as s where s.ord between $1 and $2 order by s.ord limit 1;
 
 -- name: list_parked
--- What waited becomes the first of its row when the one before it is gone.
+-- The newest so many ($4, 0: all), oldest of them first.
+-- What waited becomes the first of its row when the one before it is gone. The last column: the conflict that its row's queue
+-- waits with for a person.
+select * from (
 select p.id, l.site, p.relation, p.key, p.op,
        case when p.key = '' or not exists (select from replicator.parked as q
              where q.link = p.link and q.relation = p.relation and hashtextextended(q.key, 0) = hashtextextended(p.key, 0)
                and q.key = p.key and q.id < p.id)
             then 'parked' else p.state end,
        p.columns, p.before, p.after, p.sqlstate, p.cause,
-       (extract(epoch from p.parked_at) * 1000000)::bigint, p.attempts, p.changed_at
+       (extract(epoch from p.parked_at) * 1000000)::bigint, p.attempts, p.changed_at,
+       coalesce((select min(f.id) from replicator.conflict as f join replicator.parked as q on q.id = f.parked
+                  where f.state = 'waiting' and q.link = p.link and q.relation = p.relation and q.key = p.key), 0)
   from replicator.parked as p join replicator.link as l on l.id = p.link
  where p.link = $1 and ($2::bigint[] = '{}' or p.id = any ($2)) and ($3 = '' or p.relation = $3)
- order by p.id;
+ order by p.id desc limit nullif($4::bigint, 0)) as newest order by 1;
 
 -- name: take_parked
 -- The last column: the first parked change of the same row.

@@ -267,23 +267,26 @@ where ord = ?
 
 -- name: orphaned
 -- Foreign keys by hand (enforcement by SQLite is off, so that no action of a foreign key touches a third row): a row
--- that was written and whose parent is not there.
-select n."key" from replicator_net as n cross join "__table__" as t on /*: same_key */ t."__key__" = n.k0 /*:*/
+-- that was written and whose parent is not there. Its key, then the values it refers by.
+select /*: values */ t."__column__" /*:*/
+from replicator_net as n cross join "__table__" as t on /*: same_key */ t."__key__" = n.k0 /*:*/
 where n.relation = ?1 and n.present and n.verdict in (select value from json_each(?2))
     and /*: refers */ t."__column__" is not null /*:*/
     and not exists (select 1 from "__parent__" as p where /*: parent */ p."__column__" = t."__column__" /*:*/)
 limit 1
 
 -- name: bereaved
--- A row that was removed while another row still refers to it.
-select n."key" from replicator_net as n cross join "__child__" as c on /*: refers */ c."__column__" = n.k0 /*:*/
+-- A row that was removed while another row still refers to it: that one's key, then the values it refers by.
+select /*: values */ c."__column__" /*:*/
+from replicator_net as n cross join "__child__" as c on /*: refers */ c."__column__" = n.k0 /*:*/
 where n.relation = ?1 and n.verdict in (select value from json_each(?2))
     and not exists (select 1 from "__table__" as p where /*: parent */ p."__column__" = c."__column__" /*:*/)
 limit 1
 
 -- name: bereaved_anyhow
 -- The same where the reference is not to the key: looks at all rows that refer.
-select 1 from "__child__" as c where /*: refers */ c."__column__" is not null /*:*/
+select /*: values */ c."__column__" /*:*/
+from "__child__" as c where /*: refers */ c."__column__" is not null /*:*/
     and not exists (select 1 from "__table__" as p where /*: parent */ p."__column__" = c."__column__" /*:*/)
 limit 1
 

@@ -77,6 +77,10 @@ delete from replicator_acknowledged where topology = /*: topology */ '' /*:*/
 -- name: forget_sites
 delete from replicator_known_site where topology = /*: topology */ '' /*:*/
 
+-- name: read_seen
+-- The highest hybrid time seen from elsewhere.
+select seen from replicator_control where only_row = 1
+
 -- name: remember_site
 insert or replace into replicator_known_site (topology, site, tables, read_at)
 values (?, ?, ?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))

@@ -51,11 +51,16 @@ insert into replicator_parked (id, link, relation, "key", op, state, changed_at,
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: list_parked
+-- The newest so many (?4, -1: all), oldest of them first.
+-- The last column: the conflict that the change's row waits with for a person.
+select * from (
 select p.id, l.site, p.relation, p."key", p.op, p.state, p.columns, p.before, p.after, p.sqlstate, p.cause, p.parked_at,
-    p.attempts
+    p.attempts,
+    coalesce((select min(f.id) from replicator_conflict as f join replicator_parked as q on q.id = f.parked
+        where f.state = 'waiting' and q.link = p.link and q.relation = p.relation and q."key" = p."key"), 0)
 from replicator_parked as p join replicator_link as l on l.id = p.link
 where p.link = ?1 and (?2 = '[]' or p.id in (select value from json_each(?2))) and (?3 = '' or p.relation = ?3)
-order by p.id
+order by p.id desc limit ?4) order by 1
 
 -- name: list_conflicts
 -- The newest decisions of a link, oldest of them first.

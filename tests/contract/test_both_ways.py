@@ -190,6 +190,16 @@ def test_a_table_from_the_centre_only_is_not_captured_at_the_site(make_pair: Mak
         assert items(pair, A) == items(pair, "centre")
 
 
+def test_a_table_from_the_centre_that_only_a_site_has_is_made_there(make_pair: MakePair) -> None:
+    for source, target in PAIRS:
+        pair = make_pair(source, target, sites=(A, B))
+        pair.sites[A].run(ITEM)
+        pair.install({"name": "item", "direction": "from_centre"})
+        pair.centre.run("insert into item values (1, 'list', 1)")
+        pair.settle()
+        assert items(pair, A) == items(pair, B) == [(1, "list", 1)]
+
+
 def test_parked_children_heal_when_their_parent_comes(hub: Pair) -> None:
     """Invariant 7: a child that came before its parent waits, hurts nobody, and goes in by itself."""
     pair = hub

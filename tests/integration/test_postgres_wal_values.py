@@ -65,6 +65,10 @@ def test_values_of_every_type_are_spelled_as_triggers_spell_them(both: Both) -> 
     for text in SETUP:
         both.connection.execute(text)
     kinds = list(POSTGRES)
+    try:
+        both.connection.execute("select '<a/>'::xml")
+    except psycopg.errors.FeatureNotSupported:
+        kinds.remove("xml")  # this server was built without it
     columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(kinds))
     both.connection.execute(f"create table zoo (id int primary key, {columns})")
     both.install()

@@ -111,7 +111,7 @@ def test_images_are_converted_to_what_the_columns_hold(make_fed: Callable[..., F
     fed = make_fed()
     assert fed.apply(("i", None, ONE), ("i", None, TWO)).net == 2
     assert fed.rows() == [
-        (1, 'tab\t"quote", \\ and\nline', 1, "0.1000", 0.1, b"\x00\xff", "2024-01-01 00:00:00+00"),
+        (1, 'tab\t"quote", \\ and\nline', 1, "0.1000", 0.1, b"\x00\xff", "2024-01-01 00:00:00+00:00"),
         (2, "", 0, None, float("-inf"), b"", None),
     ]
 

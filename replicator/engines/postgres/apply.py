@@ -285,6 +285,8 @@ class Apply:
             if lane.number in verdicts:
                 self._decisions.record(lane)
             self._carry_out(lane, verdicts.get(lane.number, Counter()))
+            if self._left:
+                self._decisions.correct_there(lane)
 
     def _carry_out(self, lane: Lane, verdicts: Counter[Verdict]) -> None:
         self._decisions.note_beliefs(lane)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection
+from replicator.errors import SetupError
 from replicator.model import CentralTable, Finding, TableName, TablePlan, TableShape
 from replicator.sqlfiles import literal, quoted, render, statement
 
@@ -34,11 +35,8 @@ def check_database(place: str, connection: PostgresConnection, *, as_source: boo
         yield Finding(
             place, "rights", bool(create), f"{user} may {'' if create else 'not '}create schema replicator", fix
         )
-    elif not create_ours:
-        fix = _fix("grant_ours", role=str(user))
-        yield Finding(place, "rights", False, f"{user} may not create objects in schema replicator", fix)
     else:
-        yield Finding(place, "rights", True, f"{user} may create objects in schema replicator")
+        yield from _our_rights(place, connection, str(user), create=bool(create_ours))
     if not fsync:
         yield Finding(
             place, "fsync", False, "fsync is off: a crash may lose committed rows", "set fsync = on", warning=True
@@ -50,6 +48,28 @@ def check_database(place: str, connection: PostgresConnection, *, as_source: boo
             "if no captured transaction is ever prepared: alter database … set replicator.notify = on",
         )  # fmt: skip
     yield from _open_transactions(place, connection)
+
+
+def _our_rights(place: str, connection: PostgresConnection, user: str, *, create: bool) -> Iterator[Finding]:
+    """Rights on what install has made, by another role perhaps: to work with it, and to make more."""
+    ((use, write),) = rows(connection, "check", "our_rights")
+    if not (use and write):
+        fixes = ("grant_use", "grant_our_tables", "grant_sequences")
+        message = f"{user} may not {'read and write all tables' if use else 'use what is'} in schema replicator"
+        yield Finding(place, "rights", False, message, " ".join(_fix(name, role=user) for name in fixes))
+    if create:
+        yield Finding(place, "rights", True, f"{user} may create objects in schema replicator")
+    else:
+        message = f"{user} may not create objects in schema replicator: install has to be run by a role that may"
+        yield Finding(place, "rights", False, message, _fix("grant_ours", role=user), warning=True)
+
+
+def may_not_read(place: str, connection: PostgresConnection, table: TableName) -> SetupError:
+    """The error for a table this role may not read, with the GRANT."""
+    ((_, _, user, *_),) = rows(connection, "check", "database")
+    names = {"schema": table.schema, "table": table.name, "role": str(user)}
+    fix = f"{_fix('grant_usage', schema=table.schema, role=str(user))} {_fix('grant_select', **names)}"
+    return SetupError(f"{place}: {user} may not read {table}", hint=fix)
 
 
 def check_capture(place: str, connection: PostgresConnection, plans: Sequence[TablePlan]) -> Iterator[Finding]:

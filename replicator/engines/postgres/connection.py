@@ -47,7 +47,7 @@ _HINTS: Mapping[str, str] = {
     "28P01": "check the password: use ${ENV} or file: in the YAML, or ~/.pgpass",
     "3D000": "create the database, or correct its name in the URL",
     "3F000": "run: replicator install",
-    "42501": "run: replicator check; it prints the exact GRANT",
+    "42501": "run: replicator check; it prints the GRANT statements",
     "42703": "the table's columns are not as planned; run: replicator plan, then replicator install",
     "42883": "run: replicator install",
     "42P01": "run: replicator plan, then replicator install",

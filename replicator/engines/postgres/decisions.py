@@ -157,6 +157,18 @@ class Decisions:
             step = Verdicts(lane).add_corrections
             self.corrected += self._session.run(step, number, route_to(self._session), lane.number).rowcount
 
+    def correct_there(self, lane: Lane) -> None:
+        """Have the site look at rows that were here already as it wrote them: they may not be its own, or no more."""
+        if self._answers and lane.plan.direction.falls and lane.plan.divided:
+            number = self._session.read_captured(lane.plan.target)
+            self.corrected += self._session.run(Verdicts(lane).correct_there, number, route_to(self._session)).rowcount
+
+    def return_strays(self) -> None:
+        """Have the site look at rows it wrote that are not its own: nothing else tells it what becomes of them."""
+        if self._answers:
+            given = route_to(self._session), self._session.link.reverse.text
+            self.corrected += self._session.run(conflicts_sql("return_strays"), *given, prepare=True).rowcount
+
     def correct_nothing(self, lane: Lane) -> None:
         """Tell the site of rows that came and went there: it has passed over what came for them from here meanwhile."""
         if self._answers and lane.plan.direction.falls:

@@ -21,6 +21,7 @@ from replicator.engines.postgres.checks import (
     check_database,
     check_followers,
     check_target,
+    may_not_read,
 )
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
 from replicator.engines.postgres.inspect import Installed, read_installed
@@ -79,7 +80,10 @@ class PostgresInstaller:
         names = {"schema": table.schema, "table": table.name}
         sql = sqlfiles.render(sqlfiles.statement("sql/postgres/catalogue.sql", "all_rows"), identifiers=names)
         with translated(self._place):
-            found = self._connection.execute(sql.encode())
+            try:
+                found = self._connection.execute(sql.encode())
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise may_not_read(self._place, self._connection, table) from error
             columns = [column.name for column in found.description or ()]
             return [dict(zip(columns, row, strict=True)) for row in found]
 
@@ -87,11 +91,13 @@ class PostgresInstaller:
         """Everything that keeps this database from being a source (or target), each with the fix."""
         with translated(self._place):
             findings = list(check_database(self._place, self._connection, as_source=as_source))
+            readable = all(each.ok or each.warning or each.subject != "rights" for each in findings)
             if not as_source:
-                return [*findings, *check_target(self._place, self._connection, plans), *self._central_findings()]
+                findings += check_target(self._place, self._connection, plans)
+                return [*findings, *self._central_findings()] if readable else findings
             findings += check_capture(self._place, self._connection, plans)
-            if any(not finding.ok and finding.subject == "rights" for finding in findings):
-                return findings  # what is installed cannot be read
+            if not readable:
+                return findings
             shared = read_installed(self._connection, "")
         for topology in shared.topologies:
             with translated(self._place):
@@ -317,6 +323,14 @@ class PostgresInstaller:
         with translated(self._place):
             ((now,),) = rows(self._connection, "target", "read_clock")
         return int(str(now))
+
+    def read_seen(self) -> int:
+        """See ports.Installable."""
+        with translated(self._place):
+            if not rows(self._connection, "install", "our_schema")[0][0]:
+                return 0
+            ((seen,),) = rows(self._connection, "install", "read_seen")
+        return int(str(seen))
 
     def close(self) -> None:
         """Release the connection. Repeatable."""

@@ -202,12 +202,28 @@ class ParkedChanges:
         after = encode_record(list({**image, **values}.values()))
         self._restore(replace(taken, after=after, state="parked", cause="edited by command, not tried since"))
 
-    def list_changes(self, ids: Sequence[int], table: str) -> list[ParkedChange]:
+    def list_changes(self, ids: Sequence[int], table: str, limit: int = 0) -> list[ParkedChange]:
         """Parked changes, oldest first; all when ``ids`` and ``table`` are empty."""
         self._session.read_link()
         found = []
-        for row in self._session.run(self.sql("list_parked"), self._session.link_id, list(ids), table):
-            number, site, place, key, op, state, columns, before, after, sqlstate, cause, parked_at, attempts, _ = row
+        for row in self._session.run(self.sql("list_parked"), self._session.link_id, list(ids), table, limit):
+            (
+                number,
+                site,
+                place,
+                key,
+                op,
+                state,
+                columns,
+                before,
+                after,
+                sqlstate,
+                cause,
+                parked_at,
+                attempts,
+                _,
+                conflict,
+            ) = row
             found.append(
                 ParkedChange(
                     id=number,
@@ -222,6 +238,7 @@ class ParkedChanges:
                     cause=cause,
                     parked_at=parked_at,
                     attempts=attempts,
+                    conflict=conflict,
                 )
             )
         return found
@@ -231,24 +248,6 @@ class ParkedChanges:
         return [
             row[0] for row in self._session.run(self.sql("list_queues"), self._session.link_id, limit, prepare=True)
         ]
-
-
-def netted(changes: Sequence[Staged], *, states: bool) -> list[Staged]:
-    """Changes of one row as the fewest that make the same of it: one, or two where it came and went.
-
-    ``states``: they say only what the row was, so the last one says all.
-    """
-    first, last = changes[0], changes[-1]
-    if states or len(changes) == 1:
-        return [last]
-    if first.op != Op.INSERT:
-        present = last.op != Op.DELETE
-        moved = any(change.op == Op.KEY_UPDATE for change in changes)
-        op = (Op.KEY_UPDATE if moved else Op.UPDATE) if present else Op.DELETE
-        return [replace(last, op=str(op), before=first.before)]
-    if last.op != Op.DELETE:
-        return [replace(last, op=str(Op.INSERT), before=None)]
-    return [first, replace(last, before=first.after)]
 
 
 def _cause(error: RejectedError) -> str:

@@ -14,7 +14,7 @@ from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
 from replicator.engines.postgres.events import read_change, read_events
 from replicator.engines.postgres.windows import START
-from replicator.errors import BatchError
+from replicator.errors import RESTORED, BatchError
 from replicator.model import CapturedChange, LinkName, Position, RowEvent, Standing, TablePlan
 
 
@@ -46,7 +46,7 @@ class Reading:
     def _from_the_future(self) -> BatchError:
         return BatchError(
             f"{self._place}: the position of {self._link} lies in this database's future",
-            hint="it was restored from a backup, or is another one: run replicator audit, then install it anew",
+            hint=f"it was restored from a backup, or is another one: run replicator audit, then {RESTORED}",
         )
 
     # --- facts ---

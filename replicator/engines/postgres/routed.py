@@ -18,6 +18,7 @@ from replicator.engines.postgres.reading import Reading, run, spelled
 from replicator.engines.postgres.shares import Shares
 from replicator.engines.postgres.slices import Slice, copy_statement, make_slices, own_route, routes_of
 from replicator.engines.postgres.windows import (
+    START,
     PostgresBatch,
     Relations,
     numbers_of,
@@ -77,18 +78,26 @@ class PostgresRoutedSource(Reading):
         """
         self._subscription.clear()
         with translated(self._place):
+            waiting = START
             if after is None:
-                run(self._read_connection(), "reserve", self._link.text, self._link.topology, file="routed")
+                ((position,),) = rows(
+                    self._read_connection(), "routed", "reserve", self._link.text, self._link.topology
+                )
+                waiting = Position(str(position))
                 self._record_shares(self._read_connection())
             else:
-                self._require_known(self._read_connection())
+                self._require_known(self._read_connection(), after)
         with self._reading() as connection:
             with translated(self._place):
-                batch = self._read_state(connection) if after is None else self._next_batch(connection, after)
+                batch = self._read_state(connection, waiting) if after is None else self._next_batch(connection, after)
             yield batch
 
-    def _require_known(self, connection: PostgresConnection) -> None:
-        found = rows(connection, "routed", "link_state", self._link.text)
+    def _require_known(self, connection: PostgresConnection, after: Position) -> None:
+        found = rows(connection, "routed", "link_state", self._link.text, after)
+        if found and found[0][2]:
+            raise self._must_resync(
+                f"asks for what {self._link.site} had already: its database was put back from a copy"
+            )
         if not found or found[0][0]:
             days = self._retention / _DAY
             away = f"stayed away longer than the retention ({days:g} days)" if found else "is not known there any more"
@@ -106,13 +115,21 @@ class PostgresRoutedSource(Reading):
             "empty database (replicator install): a new link gets all rows",
         )
 
-    def _read_state(self, connection: PostgresConnection) -> PostgresBatch:
-        """All rows of the site, for a link that has nothing yet."""
+    def _read_state(self, connection: PostgresConnection, waiting: Position) -> PostgresBatch:
+        """All rows of the site, for a link that has nothing yet.
+
+        What the site itself wrote and the centre does not have as the site's is told from ``waiting`` on, where its first
+        changes were processed.
+        """
         link = self._link
         ((marker, stamp, now, newest),) = rows(connection, "routed", "state_marker", link.topology, link.site)
         slices = self._slices(connection, int(str(newest)))
+        ranges = self._open(connection, waiting)[1]
         run(connection, "use_all_plans", file="routed")
-        statement = copy_statement([each.state(int(str(stamp))) for each in slices]) if slices else ""
+        parts = [each.state(int(str(stamp))) for each in slices]
+        if ranges[0]:
+            parts += [each.changes(ranges, self._routes, only_gone=True) for each in slices]
+        statement = copy_statement(parts) if parts else ""
         known = {each.relation.id: each.relation for each in slices}
         return PostgresBatch(
             connection, self._place, statement, None, Position(str(now)), known, more=False,
@@ -231,6 +248,8 @@ class PostgresRoutedSource(Reading):
         with translated(self._place):
             connection = self._watch_connection()
             run(connection, "acknowledge", self._link.text, self._link.topology, upto)
+            if self._durable is not None:
+                run(connection, "record_delivered", self._link.text, self._durable, file="routed")
             self._acknowledged, self._acknowledged_at = upto, time.monotonic()
             if self._shares.due:
                 self._record_shares(connection)

@@ -58,10 +58,11 @@ class Slice:
         ranges: tuple[Sequence[int], Sequence[int]],
         routes: Sequence[str],
         *,
-        everything: bool,
+        everything: bool = False,
+        only_gone: bool = False,
         changed_at: int = 0,
     ) -> str:
-        """The table's part of a window. ``everything``: look at every row of the table besides."""
+        """The table's part of a window. ``everything``: of every row of the table besides; ``only_gone``: of no row it has."""
         touched = _render(
             "touched",
             count=str(len(self._whole_key)),
@@ -81,6 +82,7 @@ class Slice:
             same_row=" and ".join(self._same_row()),
             own_key=" and ".join(self._own_key()) or "true",
             there=_render("present", value=f"t.{quote(self._whole_key[0])}"),
+            wanted=_render("only_gone") if only_gone else "true",
         )
 
     def state(self, changed_at: int) -> str:

@@ -14,8 +14,9 @@ from replicator.engines.postgres.capture import channel, lock_number
 from replicator.engines.postgres.connection import translated
 from replicator.engines.postgres.decisions import Decisions, conflicts_sql, route_to
 from replicator.engines.postgres.follow import Follow
+from replicator.engines.postgres.netting import netted
 from replicator.engines.postgres.own import OwnChanges
-from replicator.engines.postgres.parked import ParkedChanges, Staged, netted
+from replicator.engines.postgres.parked import ParkedChanges, Staged
 from replicator.engines.postgres.session import Session, target_sql
 from replicator.engines.postgres.settle import Settling
 from replicator.engines.postgres.stage import Stage
@@ -106,6 +107,8 @@ class PostgresTarget:
         self._begin()
         with self._session.transaction():
             yield
+            if self._retried:
+                self._decisions.return_strays()
             self._apply.tidy()
         with translated(self._place):
             self._session.analyze_grown(self._apply.applied)
@@ -203,18 +206,19 @@ class PostgresTarget:
         if outcome.parked:
             for lane in self._session.lanes_of(self._parked.tables()):
                 self._decisions.correct_held(lane)
+        self._decisions.return_strays()
         written = outcome.changes + self._decisions.corrected + 1
         self._session.run(
             conflicts_sql("add_marker"), outcome.upto, route_to(self._session), written, lock_number(topology),
-            channel(topology), prepare=True,
+            channel(topology), self._session.link.reverse.text, topology, prepare=True,
         )  # fmt: skip
 
     # --- parked changes ---
 
-    def list_parked(self, *, ids: Sequence[int] = (), table: str = "") -> Sequence[ParkedChange]:
+    def list_parked(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 0) -> Sequence[ParkedChange]:
         """See ports.Target."""
         with translated(self._place):
-            return self._parked.list_changes(ids, table)
+            return self._parked.list_changes(ids, table, limit)
 
     def list_conflicts(
         self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100
@@ -242,7 +246,7 @@ class PostgresTarget:
             else:
                 self._own.read_marker(None)
             states = plan.ledgered or not self._session.link.direction.rises
-            self._stage.fill_parked(relation, netted(taken, states=states))
+            self._stage.fill_parked(relation, netted(taken, plan.key, states=states))
 
     def skip_parked(self, parked_id: int) -> None:
         """See ports.Target."""

@@ -65,16 +65,21 @@ class Verdicts:
     @property
     def _arrived(self) -> str:
         lane = self._lane
-        keys = [piece("equals", left=f"t.{quote(lane.plan_column(i).target)}", right=f"c.a{i}") for i in lane.key]
         return render(
             statement("sql/postgres/pieces.sql", "arrived"),
             identifiers={"schema": lane.plan.target.schema, "table": lane.plan.target.name},
             fragments={
-                "same_row": " and ".join(lane.own_rows("t") + keys),
+                "same_row": self._same_new_row,
                 "current": lane.target_values,
                 "after": lane.fitted("c.a"),
             },
         )
+
+    @property
+    def _same_new_row(self) -> str:
+        lane = self._lane
+        keys = [piece("equals", left=f"t.{quote(lane.plan_column(i).target)}", right=f"c.a{i}") for i in lane.key]
+        return " and ".join(lane.own_rows("t") + keys)
 
     @property
     def _answer(self) -> str:
@@ -152,6 +157,15 @@ class Verdicts:
     def correct_nothing(self) -> str:
         """Parameters: relation here, route."""
         return self._render("correct_nothing", old_key=self._lane.old_key, same_row=self._lane.same_row("c.k"))
+
+    @cached_property
+    def correct_there(self) -> str:
+        """Parameters: relation here, route."""
+        lane = self._lane
+        return self._render(
+            "correct_there", new_key=lane.new_key, same_row=self._same_new_row, t_values=lane.target_values,
+            c_after=lane.fitted("c.a"),
+        )  # fmt: skip
 
     @cached_property
     def correct_held(self) -> str:

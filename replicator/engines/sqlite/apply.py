@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from replicator.engines.sqlite.decisions import Decisions
 from replicator.engines.sqlite.lane import Lane
 from replicator.engines.sqlite.parked import ParkedChanges
+from replicator.engines.sqlite.references import ForeignKeyCheck
 from replicator.engines.sqlite.session import Session, apply_sql
 from replicator.engines.sqlite.stage import Stage
 from replicator.errors import RejectedError
@@ -171,22 +172,19 @@ class Apply:
         run = self._session.run
         for lane in self._lanes:
             for check in lane.orphaned:
-                self._refuse(
-                    check.table, check.parent, run(check.sql, lane.relation.id, _WRITTEN).fetchone(), "has no row"
-                )
+                self._refuse(check, run(check.sql, lane.relation.id, _WRITTEN).fetchone())
             for check in lane.bereaved:
                 found = run(check.sql or check.whole, *((lane.relation.id, _REMOVED) if check.sql else ())).fetchone()
-                self._refuse(check.table, check.parent, found, "still refers to a row removed from")
+                self._refuse(check, found, "was removed")
         for lane in self._truncated:
             for check in lane.bereaved:
                 found = run(check.whole).fetchone()
-                self._refuse(check.table, check.parent, found, "still refers to a row removed from")
+                self._refuse(check, found, "was removed")
 
-    def _refuse(self, child: str, parent: str, found: tuple[object, ...] | None, how: str) -> None:
+    def _refuse(self, check: ForeignKeyCheck, found: tuple[object, ...] | None, removed: str = "") -> None:
         if found is not None:
             raise RejectedError(
-                f"{self._session.place}: FOREIGN KEY constraint failed: {child} {how} {parent}, key {found[0]}",
-                sqlstate="SQLITE_CONSTRAINT_FOREIGNKEY",
+                f"{self._session.place}: {check.broken(found, removed)}", sqlstate="SQLITE_CONSTRAINT_FOREIGNKEY"
             )
 
 

@@ -22,7 +22,7 @@ _REFUSED = tuple(f"SQLITE_{name}" for name in ("CONSTRAINT", "TOOBIG", "MISMATCH
 _HINTS = {
     "SQLITE_BUSY": "another program holds the write lock; the work is tried again",
     "SQLITE_CANTOPEN": "check that the file and its folder exist and that this user may read and write both",
-    "SQLITE_FULL": "the disk is full: free some space",
+    "SQLITE_FULL": "free space on the disk (or raise pragma max_page_count): the work is tried again",
     "SQLITE_READONLY": "give this user write access to the file and its folder",
     "SQLITE_NOTADB": "the file is not a SQLite database (or is encrypted)",
     "SQLITE_CORRUPT": "run: sqlite3 FILE 'pragma integrity_check'",

@@ -18,7 +18,7 @@ from replicator.engines.sqlite.parked import ParkedChanges, cause_of
 from replicator.engines.sqlite.pending import NOWHERE, Pending, follow_sql, seq_of
 from replicator.engines.sqlite.session import Session, apply_sql
 from replicator.engines.sqlite.values import decode_image, encode_image
-from replicator.errors import BatchError, RejectedError, SetupError
+from replicator.errors import RESTORED, BatchError, RejectedError, SetupError
 from replicator.model import Conflict, Decision, Direction, Relation, Span
 from replicator.ports import Batch
 from replicator.sqlfiles import render, statement
@@ -74,7 +74,7 @@ class Follow(Apply):
             raise BatchError(
                 f"{self._session.place}: the centre has processed changes of this site up to {marker}, which the file does not "
                 "have: it was restored from a copy or replaced",
-                hint="run: replicator audit, then let the centre read this site anew (resync)",
+                hint=f"run: replicator audit, then {RESTORED}",
             )
 
     def _drop_parked(self) -> None:

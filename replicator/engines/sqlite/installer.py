@@ -176,16 +176,18 @@ class SqliteInstaller:
         with translated(self._place):
             state = self._read_state(topology)
             existing = {name.lower() for name in state.tables}
-            missing = {p.target: p.target_shape for p in plans if p.target.name.lower() not in existing}
-            created = tuple(planned.create_tables(missing.values()))
+            wanted = {plan.target: plan.target_shape for plan in plans}
+            wanted |= {each.table.name: each.table for each in captured}
+            missing = [shape for name, shape in wanted.items() if name.name.lower() not in existing]
+            created = tuple(planned.create_tables(missing))
             shapes = self._shapes_after(created)
         steps = [*self._plan_ours(state), *created]
         tables = [replace(each, table=shapes.get(each.table.name.name.lower(), each.table)) for each in captured]
         widest = max((len(each.key) for each in tables), default=0)
         steps += [planned.widen_outbox(place) for place in range(state.key_places, widest)]
         steps += plan_central(topology, tables, state)
-        wanted = {each.table.name.name for each in tables}
-        leftovers = [f"triggers on {table}" for table in state.relations if table not in wanted] if captured else []
+        kept = {each.table.name.name for each in tables}
+        leftovers = [f"triggers on {table}" for table in state.relations if table not in kept] if captured else []
         return planned.database_plan(self._place, steps, leftovers)
 
     def _shapes_after(self, created: Sequence[PlannedStatement]) -> dict[str, TableShape]:
@@ -254,6 +256,12 @@ class SqliteInstaller:
         with translated(self._place):
             (now,) = self._connection.execute(statement("sql/sqlite/source.sql", "read_clock")).fetchone()
         return int(now)
+
+    def read_seen(self) -> int:
+        """See ports.Installable."""
+        with translated(self._place):
+            found = self._rows("read_seen") if "replicator_control" in self._table_names() else []
+        return int(str(found[0][0])) if found else 0
 
     def close(self) -> None:
         """Release the connection. Repeatable."""

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from replicator.engines.sqlite import references
 from replicator.engines.sqlite.affinity import Affinity, affinity_of
+from replicator.engines.sqlite.references import ForeignKeyCheck
 from replicator.engines.sqlite.values import Converter, checksum_call, converter, image_call, key_maker
-from replicator.model import Engine, ForeignKeyShape, PolicyName, Relation, TableName, TablePlan, TableShape
+from replicator.model import Engine, PolicyName, Relation, TableName, TablePlan, TableShape
 from replicator.sqlfiles import literal, quote, quoted, render, statement
 
 _SQL = "sql/sqlite/apply.sql"
@@ -22,20 +24,6 @@ def rowid_of(shape: TableShape) -> str:
     """The name by which a table's rowid can be had; empty where it has none."""
     taken = {column.name.lower() for column in shape.columns}
     return next((name for name in _ROWID_NAMES if name not in taken), "") if shape.kind != "without_rowid" else ""
-
-
-@dataclass(frozen=True)
-class ForeignKeyCheck:
-    """One foreign key as a statement that finds a broken reference around the rows of a span.
-
-    ``whole`` looks at all rows that refer: for removed rows that are not listed (TRUNCATE), and where ``sql`` is empty
-    because the reference is not to the key.
-    """
-
-    table: str
-    parent: str
-    sql: str
-    whole: str = ""
 
 
 @dataclass(frozen=True)
@@ -318,49 +306,14 @@ class Lane:
     @cached_property
     def orphaned(self) -> tuple[ForeignKeyCheck, ...]:
         """Parameters: relation, verdicts."""
-        return tuple(self._orphaned(key) for key in self.shape.foreign_keys if self._parent_of(key) is not None)
-
-    def _orphaned(self, key: ForeignKeyShape) -> ForeignKeyCheck:
-        pairs = list(zip(key.columns, key.parent_columns, strict=True))
-        fragments = {
-            "same_key": self._same_key("t", "n"),
-            "refers": " and ".join(f"t.{quote(column)} is not null" for column in key.columns),
-            "parent": " and ".join(f"p.{quote(parent)} = t.{quote(column)}" for column, parent in pairs),
-        }
-        sql = self._render("orphaned", fragments, parent=key.parent.name)
-        return ForeignKeyCheck(self.shape.name.name, key.parent.name, sql)
+        return tuple(references.orphaned(self.shape, self.shapes, self._same_key("t", "n")))
 
     @cached_property
     def bereaved(self) -> tuple[ForeignKeyCheck, ...]:
         """Parameters: relation, verdicts; none for ``whole``."""
-        return tuple(
-            self._bereaved(child, key)
-            for child in self.shapes.values()
-            for key in child.foreign_keys
-            if self._parent_of(key) is self.shape
-        )
-
-    def _bereaved(self, child: TableShape, key: ForeignKeyShape) -> ForeignKeyCheck:
-        pairs = list(zip(key.columns, key.parent_columns, strict=True))
-        parent = " and ".join(f"p.{quote(column)} = c.{quote(own)}" for own, column in pairs)
-        anyhow = " and ".join(f"c.{quote(own)} is not null" for own, _ in pairs)
-        whole = self._render("bereaved_anyhow", {"refers": anyhow, "parent": parent}, child=child.name.name)
         places = {name.lower(): f"n.k{place}" for place, name in enumerate(self._key_targets)}
         places |= {name.lower(): literal(value) for name, value in self.plan.constants}
-        if any(column.lower() not in places for _, column in pairs):
-            return ForeignKeyCheck(child.name.name, self.shape.name.name, "", whole)
-        refers = " and ".join(f"c.{quote(own)} = {places[column.lower()]}" for own, column in pairs)
-        sql = self._render("bereaved", {"refers": refers, "parent": parent}, child=child.name.name)
-        return ForeignKeyCheck(child.name.name, self.shape.name.name, sql, whole)
-
-    def _parent_of(self, key: ForeignKeyShape) -> TableShape | None:
-        """The referred-to table, when it is there and the reference matches a key of it."""
-        for shape in self.shapes.values():
-            if shape.name.name.lower() == key.parent.name.lower() and len(key.columns) == len(key.parent_columns):
-                wanted = {column.lower() for column in key.parent_columns}
-                keys = [{column.lower() for column in unique.columns} for unique in shape.uniques if unique.exact]
-                return shape if wanted in keys else None
-        return None
+        return tuple(references.bereaved(self.shape, self.shapes, places))
 
     @property
     def parents(self) -> Iterator[str]:

@@ -256,10 +256,11 @@ class ParkedChanges:
         except (UnfitError, ValueError) as error:
             raise SetupError(f"{column}: {error}", hint="give a value the column can hold") from error
 
-    def list_changes(self, ids: Sequence[int], table: str) -> list[ParkedChange]:
+    def list_changes(self, ids: Sequence[int], table: str, limit: int = 0) -> list[ParkedChange]:
         """Parked changes, oldest first; all when ``ids`` and ``table`` are empty."""
         self._session.read_link()
-        rows = self._session.run(target_sql("list_parked"), self._session.link_id, json.dumps(list(ids)), table)
+        about = (self._session.link_id, json.dumps(list(ids)), table, limit or -1)
+        rows = self._session.run(target_sql("list_parked"), *about)
         return [_parked_change(row) for row in rows]
 
     # --- conflicts ------------------------------------------------------------------------------------------------
@@ -321,7 +322,7 @@ def cause_of(error: RejectedError) -> str:
 
 
 def _parked_change(row: Sequence[object]) -> ParkedChange:
-    number, site, table, key, op, state, columns, before, after, code, cause, parked_at, attempts = row
+    number, site, table, key, op, state, columns, before, after, code, cause, parked_at, attempts, conflict = row
     names = json.loads(str(columns))
     return ParkedChange(
         id=int(str(number)),
@@ -336,6 +337,7 @@ def _parked_change(row: Sequence[object]) -> ParkedChange:
         cause=str(cause),
         parked_at=int(str(parked_at)),
         attempts=int(str(attempts)),
+        conflict=int(str(conflict)),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from replicator.engines.sqlite.catalogue import read_catalogue
-from replicator.engines.sqlite.connection import connect, transaction, translated
+from replicator.engines.sqlite.connection import connect, transaction, translate, translated
 from replicator.engines.sqlite.lane import Lane
 from replicator.engines.sqlite.values import checksum, encode_image, image_value
 from replicator.engines.sqlite.versions import (
@@ -24,7 +24,7 @@ from replicator.engines.sqlite.versions import (
     return_strays,
     tag_tail,
 )
-from replicator.errors import BatchError, LeaseError, RetryableError, SetupError
+from replicator.errors import BatchError, LeaseError, ReplicatorError, RetryableError, SetupError
 from replicator.model import LinkName, Position, Relation, TableName, TablePlan, TableShape
 from replicator.sqlfiles import quote, render, statement
 
@@ -229,7 +229,7 @@ class Session:
         except BaseException as error:
             # A full disk or ON CONFLICT ROLLBACK ends the whole transaction, savepoints included.
             if not self.connection.in_transaction:
-                raise RetryableError(f"{self.place}: the transaction was rolled back") from error
+                raise self._rolled_back(error) from error
             self.run(render(statement(_TRANSACTIONS, "rollback_to"), identifiers=name))
             self.run(render(statement(_TRANSACTIONS, "release"), identifiers=name))
             raise
@@ -237,6 +237,17 @@ class Session:
             self.run(render(statement(_TRANSACTIONS, "release"), identifiers=name))
         finally:
             self._depth -= 1
+
+    def _rolled_back(self, error: BaseException) -> RetryableError:
+        """That SQLite took the whole transaction back, with what made it do so."""
+        if isinstance(error, RetryableError):
+            return error  # said by a savepoint within
+        known = translate(error, self.place) if isinstance(error, sqlite3.Error) else error
+        cause = (
+            known.message if isinstance(known, ReplicatorError) else f"{self.place}: {known or type(known).__name__}"
+        )
+        hint = known.hint if isinstance(known, ReplicatorError) else ""
+        return RetryableError(f"{cause}; the transaction was rolled back", hint=hint)
 
     # --- lanes ----------------------------------------------------------------------------------------------------
 

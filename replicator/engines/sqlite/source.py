@@ -127,20 +127,23 @@ class SqliteSource:
                 # A target that knows nothing, while the outbox may have been pruned: read every row.
                 return Place(valid, 0, read_all=position is not None) if position is not None or top > 1 else None
             if expired_at is not None:
-                raise BatchError(
-                    f"{self._place}: link {self._link} was away longer than the retention: since {expired_at} the outbox is "
-                    "pruned without it, and it must resync",
-                    hint="raise defaults.retention_days for the next time; let the centre read this site anew (resync)",
-                )
+                away = f"since {expired_at} the outbox is pruned without it, and it must resync"
+                raise self._not_known(f"{self._link} was away longer than the retention: {away}")
             seq = self._seq_of(after)
             nonces = {valid, str(position or epoch).split(":")[0]}
+            if position is not None and seq < self._seq_of(position):
+                raise self._not_known(
+                    f"{self._link} asks for what was delivered already: its other end is a restored copy"
+                )
             if after != position and not self._is_of_this_history(after, nonces):
-                raise BatchError(
-                    f"{self._place}: position {after} of link {self._link} is not of this file's history: the file was "
-                    "restored from a copy or replaced",
-                    hint="run: replicator audit, then let the centre read this site anew (resync)",
+                raise self._not_known(
+                    f"position {after} of {self._link} is not of this file's history: it is a restored copy"
                 )
         return Place(valid, seq, acknowledged=self._seq_of(position)) if top > seq else None
+
+    def _not_known(self, why: str) -> BatchError:
+        hint = "run: replicator audit, then see README, a restored or re-created site"
+        return BatchError(f"{self._place}: {why}", hint=hint)
 
     def _is_of_this_history(self, after: Position, nonces: set[str]) -> bool:
         """Whether the outbox row the position names is the one it was made from."""

@@ -20,7 +20,7 @@ from replicator.engines.sqlite.session import Session, target_sql
 from replicator.engines.sqlite.settled import Rows
 from replicator.engines.sqlite.stage import Stage
 from replicator.engines.sqlite.versions import mark, read_relations
-from replicator.errors import BatchError, RejectedError, SetupError, StaleError
+from replicator.errors import RESTORED, BatchError, RejectedError, SetupError, StaleError
 from replicator.model import (
     Conflict,
     Decision,
@@ -102,7 +102,7 @@ class SqliteTarget:
             if self._session.run(target_sql("record_contact"), *parameters).rowcount != 1:
                 raise BatchError(
                     f"link {self._session.link}: the site's database is now {identity}, but this link was fed by {known}",
-                    hint="correct the URL if it names the wrong database; a re-created site needs a resync",
+                    hint=f"correct the URL if it names the wrong database; a restored or re-created one: {RESTORED}",
                 )
 
     # --- one batch ------------------------------------------------------------------------------------------------
@@ -217,10 +217,10 @@ class SqliteTarget:
 
     # --- parked changes -------------------------------------------------------------------------------------------
 
-    def list_parked(self, *, ids: Sequence[int] = (), table: str = "") -> Sequence[ParkedChange]:
+    def list_parked(self, *, ids: Sequence[int] = (), table: str = "", limit: int = 0) -> Sequence[ParkedChange]:
         """See ports.Target."""
         with translated(self._place):
-            return self._parked.list_changes(ids, table)
+            return self._parked.list_changes(ids, table, limit)
 
     def list_conflicts(
         self, *, ids: Sequence[int] = (), table: str = "", limit: int = 100

@@ -27,6 +27,9 @@ _BATCH_OF_ARGUMENTS = 100
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Made once: ``json.dumps`` would make an encoder per image."""
 
+_ZONED = re.compile(r"timestamp(\(\d\))? with time zone")
+_HOUR_ZONE = re.compile(r":\d\d(\.\d+)?[+-]\d\d$")
+
 Converter = Callable[[str], object]
 
 
@@ -52,6 +55,8 @@ def converter(source_type: str, target_type: str) -> Converter | None:
     if source_type == "bytea":
         return lambda text: bytes.fromhex(text[2:])
     affinity = affinity_of(target_type)
+    if _ZONED.fullmatch(source_type):
+        return _to_zoned
     if affinity in (Affinity.TEXT, Affinity.BLOB):
         return None
     if source_type == "boolean":
@@ -59,6 +64,11 @@ def converter(source_type: str, target_type: str) -> Converter | None:
     if affinity is Affinity.REAL:
         return _to_float if source_type in _FLOATS else _to_exact_float
     return lambda text: _to_number(text, affinity, source_type)
+
+
+def _to_zoned(text: str) -> object:
+    """SQLite's date functions read ``+00:00``, not PostgreSQL's ``+00``."""
+    return f"{text}:00" if _HOUR_ZONE.search(text) else str(text)
 
 
 def _to_float(text: str) -> object:

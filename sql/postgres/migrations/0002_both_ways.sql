@@ -57,3 +57,7 @@ create table replicator.known_site (
 
 -- At a centre: what the link's site gets of which table (JSON: table → a mark that changes with it).
 alter table replicator.acknowledged add column shares text;
+
+-- At a centre: the position the link's site has on record itself (``position`` may be ahead, where there was nothing for it). A
+-- site that asks for what lies before it was put back from a copy.
+alter table replicator.acknowledged add column delivered text;

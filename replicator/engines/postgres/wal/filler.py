@@ -79,23 +79,31 @@ class Filler:
             return True
         stream, writer = self._open()
         goal = parsed_lsn(str(rows(self._looking(), "wal", "flushed")[0][0]))
-        written = 0
+        group, written = min(_GROUP_ROWS, limit), 0
         while True:
             data = stream.receive()
-            if data is not None:
-                if self._take(data) and (self._switched or self._marked or self._pending >= _GROUP_ROWS):
-                    written += self._flush(stream, writer)
-                    if written >= limit:
-                        return False
+            between = self._look(stream) if data is None else self._take(data)
+            if not between:
                 continue
-            if not self._inside:
-                self._reached = max(self._reached, stream.end)
-                if self._reached >= goal:
-                    self._flush(stream, writer)
-                    self._end_when_over(stream, writer)
-                    return True
+            if self._reached >= goal:
+                self._flush(stream, writer)
+                self._end_when_over(stream, writer)
+                return True
+            if self._switched or self._marked or self._pending >= group:
+                written += self._flush(stream, writer)
+                if written >= limit:
+                    return False
+            if data is None:
                 stream.ask()
+                stream.wait(_PAUSE)
+
+    def _look(self, stream: Stream) -> bool:
+        """Nothing has arrived: whether the stream stands between two transactions; waits a moment when it does not."""
+        if self._inside:
             stream.wait(_PAUSE)
+            return False
+        self._reached = max(self._reached, stream.end)
+        return True
 
     @property
     def _pending(self) -> int:
@@ -276,7 +284,8 @@ class Filler:
     @property
     def over(self) -> bool:
         """Whether there is nothing to read from the log, now and later."""
-        return self._over is True
+        with translated(self._place):
+            return self._is_over()
 
     # --- connections ---
 

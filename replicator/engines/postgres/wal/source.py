@@ -101,9 +101,13 @@ class PostgresWalSource(PostgresSource):
             except RetryableError:
                 if time.monotonic() > deadline:
                     raise
+            if self._filler.over:
+                return
             with translated(self._place):
                 if rows(self._watch_connection(), "wal", "has_reached", self._link.topology, mark)[0][0]:
                     return
+            if time.monotonic() > deadline:
+                raise RetryableError(f"{self._place}: the log is not read; what is in flight is not known")
             time.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
