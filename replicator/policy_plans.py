@@ -55,6 +55,7 @@ def compile_policy(
         priority=written.priority,
         rule=_expression(settings, feed, shape, centre, written.sql, f"{key}.sql") if written.sql else None,
         python=written.python,
+        by_engine=str(written.name) if written.name in _ENGINES else "",
         unsure=written.unsure,
         floats=tuple(name for name, policy in columns if policy is PolicyName.ADD and _floats(shape, centre, name)),
     )

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 A change that meets a row it did not start from is a conflict. The table's policy decides it, and the decision is put on
-record with both rows. Conflicts for a person wait (policy manual): until then the centre's row stands everywhere, the site
-gets it too, its own value is in the conflict, and its later changes of the row wait behind. What is decided here goes to all sites as an ordinary change of the centre.
+record with both rows. Conflicts for a person wait (policy manual): until then the centre's row stands everywhere, and the
+site gets it too; its own value is in the conflict, its later changes of the row wait behind. What is decided here goes to
+all sites as an ordinary change of the centre.
 
 \b
 Examples:

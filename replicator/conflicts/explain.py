@@ -38,7 +38,7 @@ def explain(recorded: RecordedConflict, plan: PolicyPlan | None, site: str = "")
     yield from _what(conflict)
     yield from _when(conflict)
     yield from _ahead(conflict, recorded.decided_at)
-    yield f"{recorded.policy} decided at {moment(recorded.decided_at)}: {recorded.reason}."
+    yield f"{_rule(recorded, plan)} decided at {moment(recorded.decided_at)}: {recorded.reason}."
     if plan is not None:
         yield from _columns(recorded, conflict)
     yield _VERDICTS[Verdict(recorded.verdict)]
@@ -48,6 +48,13 @@ def explain(recorded: RecordedConflict, plan: PolicyPlan | None, site: str = "")
     elif recorded.state == RESOLVED:
         yield f"A person has settled it since: {recorded.resolution}. The row was then: {image(left_row(recorded))}."
     yield from _what_if(recorded, conflict)
+
+
+def _rule(recorded: RecordedConflict, plan: PolicyPlan | None) -> str:
+    """The rule that decided, with the name the YAML has for it where that says it by engine."""
+    if plan is not None and plan.by_engine and plan.name == recorded.policy:
+        return f"{plan.by_engine}, which is {recorded.policy} here,"
+    return recorded.policy
 
 
 def _what(conflict: Conflict) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator.model.catalogue import TableName, TableShape
 from replicator.model.words import ConflictKind, Direction, Engine, PolicyName, TruncatePolicy
@@ -58,6 +58,8 @@ class PolicyPlan:
     unsure: str = "flag"
     floats: tuple[str, ...] = ()
     """Target columns that hold floating-point numbers, among those ``columns`` has counters of."""
+    by_engine: str = field(default="", compare=False)
+    """The word the YAML has for ``name`` where it says it by engine; for messages."""
 
     @property
     def names(self) -> frozenset[PolicyName]:

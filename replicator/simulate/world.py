@@ -31,6 +31,8 @@ from replicator.types import centre_type
 OURS = "config/simulate.yaml"
 _RULE = "case when site.note is null or centre.note in ('A', 'B') then 'centre' else 'source' end"
 
+_DECIMALS = {"visit": "fee", "price": "amount"}
+
 ENGINES = {"given": (), "sqlite": (), "postgres": (0, 1, 2, 3, 4, 5), "mixed": (0, 2, 4), "crossed": (1, 3, 5)}
 """Which places of our own topology are PostgreSQL; 0 is the centre."""
 
@@ -138,6 +140,8 @@ class World:
         }
         _keep_sites(written, self.sites)
         _set_policy(written, self.policy, self.sites)
+        if self._given is None and self.places[CENTRE].engine is Engine.SQLITE:
+            _keep_decimals(written)
         path = self.folder / "topology.yaml"
         path.write_text(yaml.safe_dump(written, allow_unicode=True, sort_keys=False), encoding="utf-8")
         for database in self.places.values():
@@ -245,6 +249,13 @@ def _keep_sites(values: dict[str, Any], sites: Sequence[str]) -> None:
             named = policy["priority"]
             order = [named] if isinstance(named, str) else named
             policy["priority"] = [place for place in order if place in (CENTRE, *sites)] or [CENTRE, *sites]
+
+
+def _keep_decimals(values: dict[str, Any]) -> None:
+    """Decimal columns at a SQLite centre as SQLite sites have them: texts, as PostgreSQL's become, would be refused there."""
+    for rule in values["tables"]:
+        if column := _DECIMALS.get(rule["name"]):
+            rule["columns"] = {"types": {column: "decimal"}}
 
 
 def _set_policy(values: dict[str, Any], policy: PolicyName | None, sites: Sequence[str]) -> None:

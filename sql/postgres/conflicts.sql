@@ -202,9 +202,11 @@ select $1::integer, 'u'::"char",
 -- name: add_marker
 -- How far the site's own changes have been processed, in the place where they were. $1: position; $2: route; $3: rows this
 -- transaction may have written to the outbox; $4, $5: lock and channel of the reader, who is told as capture tells him; $6: the
--- link from the centre; $7: topology. From its site's first change on, what the site is to be told waits for that link.
+-- link from the centre; $7: topology. From its site's first change on, what the site is to be told waits for that link: in a
+-- snapshot from before this transaction, which its own snapshot may show as over.
 with waiting as (
-    insert into replicator.acknowledged (link, topology, position) values ($6, $7, pg_current_snapshot()::text)
+    insert into replicator.acknowledged (link, topology, position)
+    select $6, $7, oldest || ':' || oldest || ':' from (select pg_snapshot_xmin(pg_current_snapshot())::text) as running (oldest)
     on conflict (link) do nothing
 ), marker as (
     insert into replicator.outbox (relation, op, changed_at, key, route)

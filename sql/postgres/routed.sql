@@ -5,10 +5,11 @@
 
 -- name: reserve
 -- $1: link, $2: topology. What is committed from now on waits for the link, before it reads for the first time; and what
--- waits for it already, since its site's first change (add_marker), goes on waiting. Since when.
+-- waits for it already, since its site's first change (add_marker), goes on waiting; of an expired link, all that is left. Since
+-- when.
 insert into replicator.acknowledged as a (link, topology, position) values ($1, $2, pg_current_snapshot()::text)
 on conflict (link) do update
-set position = case when a.expired_at is null then a.position else excluded.position end, acknowledged_at = now(),
+set position = case when a.expired_at is null then a.position else '1:1:' end, acknowledged_at = now(),
     expired_at = null, delivered = null
 returning position;
 

@@ -42,7 +42,7 @@ def _converges(plan: Plan) -> Report:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_invariant_6_histories_on_sqlite_end_equal(policy: PolicyName) -> None:
-    report = _converges(Plan(seeds=_seeds(16), policies=[policy], shrink_seconds=30))
+    report = _converges(Plan(seeds=_seeds(5), policies=[policy], shrink_seconds=30))
     assert report.counts.batches > 5 * report.histories
     assert report.counts.conflicts > 0
     assert report.counts.crashes > 0
@@ -50,7 +50,7 @@ def test_invariant_6_histories_on_sqlite_end_equal(policy: PolicyName) -> None:
 
 @pytest.mark.parametrize("engines", ["postgres", "mixed", "crossed"])
 def test_invariant_6_histories_with_postgresql_end_equal(server: Server, engines: str) -> None:
-    plan = Plan(seeds=_seeds(7), policies=POLICIES, engines=engines, server=server.dsn, shrink_seconds=60, sites=(2, 3))
+    plan = Plan(seeds=_seeds(3), policies=POLICIES, engines=engines, server=server.dsn, shrink_seconds=60, sites=(2, 3))
     report = _converges(plan)
     assert report.counts.batches > 5 * report.histories
 

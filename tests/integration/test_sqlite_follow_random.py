@@ -25,7 +25,7 @@ from tests.fixtures.sqlite_followers import CentreBatch, Follower, make_follower
 from tests.fixtures.sqlite_sites import TOPOLOGY
 from tests.fixtures.tiny_centre import Key, TinyCentre, Value, differences
 
-HISTORIES = int(os.environ.get("REPLICATOR_HISTORIES", "6"))
+HISTORIES = int(os.environ.get("REPLICATOR_HISTORIES", "3"))
 STEPS = 45
 
 

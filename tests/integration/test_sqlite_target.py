@@ -225,6 +225,31 @@ def test_a_row_without_its_parent_is_parked_alone_and_centre_rows_are_not_cascad
     assert pair.centre.execute("select id from parent").fetchall() == [(1,)]
 
 
+def test_a_full_disk_is_named_with_a_next_step(make_pair: MakePair) -> None:
+    """The batch goes through once there is space."""
+    pair = make_pair(PART)
+    pair.site.executemany("insert into part values (?, ?, 0, ?)", [(n, f"s{n}", "x" * 4000) for n in range(200)])
+    file = pair.target._session.connection
+    (pages,) = file.execute("pragma page_count").fetchone()
+    file.execute(f"pragma max_page_count = {pages + 50}")
+    with pytest.raises(RetryableError, match="database or disk is full") as caught:
+        pair.sync()
+    assert "free space" in caught.value.hint
+    pair.target._session.connection.execute("pragma max_page_count = 1000000")
+    pair.sync()
+    pair.assert_equal()
+
+
+def test_what_made_sqlite_take_the_whole_transaction_back_is_named(make_pair: MakePair) -> None:
+    """As on a full disk: savepoints are gone with it, each of which sees that, and the cause is told once."""
+    trigger = "create trigger guard before insert on part begin select raise(rollback, 'closed today'); end;"
+    pair = make_pair(PART, centre=PART + trigger)
+    pair.site.execute("insert into part values (2, 'a', 2, 'y')")
+    with pytest.raises(RetryableError, match="closed today; the transaction was") as caught:
+        pair.sync()
+    assert str(caught.value).count("rolled back") == 1
+
+
 def test_two_sites_share_a_table_by_constants(sqlite_file: Callable[[str], Path]) -> None:
     paths = {name: sqlite_file(name) for name in ("factory_a", "factory_b")}
     centre_path = sqlite_file("centre")

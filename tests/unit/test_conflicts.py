@@ -197,6 +197,30 @@ def test_the_story_of_what_waits_and_of_what_was_resolved() -> None:
     assert "was dropped" in "\n".join(explain(recorded(kind="parked"), None))
 
 
+def test_a_policy_that_is_written_by_engine_is_told_as_written() -> None:
+    plan = PolicyPlan(PolicyName.SOURCE_WINS, by_engine="sqlite_wins")
+    assert "sqlite_wins, which is source_wins here, decided at" in "\n".join(explain(recorded(plan), plan))
+    other = PolicyPlan(PolicyName.CENTRE_WINS)
+    assert "sqlite_wins" not in "\n".join(explain(recorded(other), plan))
+
+
+def test_a_time_in_the_future_is_told() -> None:
+    assert "in the future" not in "\n".join(explain(recorded(), PLAN))
+    told = "\n".join(explain(recorded(changed_at=NOON + 7_200_000_001), PLAN))
+    assert "clinic_a's time lay 2 h 0 min in the future: a clock ran ahead" in told
+    assert "clinic_b's time" not in told
+
+
+def test_a_base_that_is_no_row_is_not_offered() -> None:
+    manual = PolicyPlan(PolicyName.MANUAL)
+    assert "--take site|centre|base" in "\n".join(explain(recorded(manual), manual))
+    inserted = recorded(manual, kind="insert_exists", before=None)
+    assert "base" not in "\n".join(explain(inserted, manual))
+    with pytest.raises(SetupError, match="started from no row") as caught:
+        chosen_row(scene(recorded=inserted, base=None), Choice(take="base"))
+    assert "--delete" in caught.value.hint
+
+
 # --- redo ---
 
 

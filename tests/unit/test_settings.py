@@ -93,6 +93,10 @@ def test_the_init_template_loads_once_filled(yaml: Path) -> None:
         (("sqlite:///a.sqlite3", "postgres://other@DB:5432/central?x=1"), 4, "sites.factory_a", "same database as the centre"),
         (("tables:", "  b: {url: 'sqlite:///./a.sqlite3'}\ntables:"), 5, "sites.b", "same database as site factory_a"),
         (("tables:", "sites_from: {glob: 'f/*.sqlite3'}\ntables:"), 5, "sites_from.glob", "'f/*.sqlite3'"),
+        (("tables:", "defaults: {retention_days: abc}\ntables:"), 5, "defaults.retention_days", "a number belongs here"),
+        (('a.sqlite3"}', 'a.sqlite3", params: 2}'), 4, "sites.factory_a.params", "names with values belong here"),
+        (('a.sqlite3"}', 'a.sqlite3", params: {ward: [2]}}'), 4, "sites.factory_a.params.ward", "one text belongs here"),
+        (("tables:", "params_from: drugs\ntables:"), 5, "params_from", "write {table: …}; known here: table, site"),
         (("tables:", "defaults: {batch_changes: many}\ntables:"), 5, "defaults.batch_changes", "a whole number belongs here"),
     ],
 )  # fmt: skip
@@ -100,6 +104,23 @@ def test_a_mistake_is_named(yaml: Path, change: tuple[str, str], line: int, key:
     error = refuse(yaml, BASE.replace(*change))
     assert (error.line, error.key.startswith(key)) == (line, True), str(error)
     assert words in str(error)
+
+
+def test_words_that_are_refused_are_not_offered(yaml: Path) -> None:
+    for policy in ("newest", "add", "{name: merge_columns, columns: {x: newest}}"):
+        hint = refuse(yaml, BASE.replace("{name: devices}", f"{{name: devices, policy: {policy}}}")).hint
+        words = hint.removeprefix("write one of ").partition(";")[0].split(", ")
+        assert "rule" not in words
+        assert ("add" in words) is policy.startswith("{")
+        assert "newest_wins" in words
+
+
+def test_a_word_is_not_suggested_for_itself(yaml: Path) -> None:
+    two = 'sites:\n  b: {url: "sqlite:///b.sqlite3", params: {ward: "1"}}'
+    text = BASE.replace("sites:", two).replace("{name: devices}", "{name: devices, keyed_by: [ward]}")
+    error = refuse(yaml, text)
+    assert "site factory_a has no parameter 'ward'" in str(error)
+    assert "did you mean" not in str(error)
 
 
 @pytest.mark.parametrize("text", ["a: [", "[]", "- x", "a: 1\n? [x]\n: 2", "a: &a {b: *a}", "", "a: b: c"])
@@ -220,7 +241,11 @@ def test_a_policy_may_say_more_than_its_name(yaml: Path) -> None:
         ("policy: {name: manual, unsure: park}", "policy.unsure", "only newest_wins can be unsure"),
         ("policy: {name: manual, kinds: {update_gone: manual}}", "policy.kinds.update_gone", "'update_deleted'"),
         ("policy: {name: manual, kinds: {update_deleted: add}}", "policy.kinds.update_deleted", "cannot stand here"),
-        ("policy: {name: manual, kinds: {update_deleted: soon}}", "policy.kinds.update_deleted", "merge_columns, manual"),
+        (
+            "policy: {name: manual, kinds: {update_deleted: soon}}",
+            "policy.kinds.update_deleted",
+            "merge_columns, manual",
+        ),
         ("policy: {name: manual, columns: {a: add}}", "policy.columns", "set name: merge_columns"),
         ("policy: {name: merge_columns, columns: {a: merge_columns}}", "policy.columns.a", "cannot stand here"),
         ("policy: {name: merge_columns, otherwise: merge_columns}", "policy.otherwise", "cannot stand here"),

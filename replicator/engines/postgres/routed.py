@@ -24,7 +24,7 @@ from replicator.engines.postgres.windows import (
     numbers_of,
     read_relations,
 )
-from replicator.errors import BatchError
+from replicator.errors import RESTORED, BatchError
 from replicator.model import Key, Lag, LinkName, Op, Position, TablePlan
 from replicator.records import parse_record
 
@@ -111,8 +111,7 @@ class PostgresRoutedSource(Reading):
     def _must_resync(self, why: str) -> BatchError:
         return BatchError(
             f"{self._place}: {self._link} {why}: changes it needs may be gone, it must resync",
-            hint=f"bring what the site still has to the centre (replicator sync {self._link.site}), then start it with an "
-            "empty database (replicator install): a new link gets all rows",
+            hint=RESTORED,
         )
 
     def _read_state(self, connection: PostgresConnection, waiting: Position) -> PostgresBatch:

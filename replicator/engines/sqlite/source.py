@@ -21,7 +21,7 @@ from replicator.engines.sqlite.connection import connect, spare_the_disk, transa
 from replicator.engines.sqlite.events import read_change, read_events
 from replicator.engines.sqlite.reading import TableReader
 from replicator.engines.sqlite.watch import FileWatch, Watcher
-from replicator.errors import BatchError, RetryableError, SetupError
+from replicator.errors import RESTORED, BatchError, RetryableError, SetupError
 from replicator.model import (
     CapturedChange,
     Direction,
@@ -127,23 +127,19 @@ class SqliteSource:
                 # A target that knows nothing, while the outbox may have been pruned: read every row.
                 return Place(valid, 0, read_all=position is not None) if position is not None or top > 1 else None
             if expired_at is not None:
-                away = f"since {expired_at} the outbox is pruned without it, and it must resync"
-                raise self._not_known(f"{self._link} was away longer than the retention: {away}")
+                raise self._not_known(
+                    f"was away longer than the retention: since {expired_at} the outbox is pruned without it"
+                )
             seq = self._seq_of(after)
             nonces = {valid, str(position or epoch).split(":")[0]}
             if position is not None and seq < self._seq_of(position):
-                raise self._not_known(
-                    f"{self._link} asks for what was delivered already: its other end is a restored copy"
-                )
+                raise self._not_known("asks for what was delivered already: its other end is a restored copy")
             if after != position and not self._is_of_this_history(after, nonces):
-                raise self._not_known(
-                    f"position {after} of {self._link} is not of this file's history: it is a restored copy"
-                )
+                raise self._not_known(f"is at {after}, which is not of this file's history: it is a restored copy")
         return Place(valid, seq, acknowledged=self._seq_of(position)) if top > seq else None
 
     def _not_known(self, why: str) -> BatchError:
-        hint = "run: replicator audit, then see README, a restored or re-created site"
-        return BatchError(f"{self._place}: {why}", hint=hint)
+        return BatchError(f"{self._place}: link {self._link} {why}", hint=RESTORED)
 
     def _is_of_this_history(self, after: Position, nonces: set[str]) -> bool:
         """Whether the outbox row the position names is the one it was made from."""
