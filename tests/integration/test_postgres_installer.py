@@ -13,7 +13,7 @@ import pytest
 
 from replicator.engines.postgres.connection import connect, describe, translate
 from replicator.engines.postgres.installer import PostgresInstaller
-from replicator.errors import BatchError, RejectedError, RetryableError, SetupError
+from replicator.errors import BatchError, RejectedError, RetryableError, SetupError, StaleError
 from replicator.model import ColumnShape, ForeignKeyShape, TableName, TableShape, UniqueShape
 from tests.fixtures.databases import PostgresDatabases
 from tests.integration.postgres_site import LINK, MakeSite, Site, make_site, plan_of
@@ -284,7 +284,7 @@ def test_passwords_stay_out_of_messages(postgres_database: PostgresDatabases) ->
 
 
 @pytest.mark.parametrize(("sqlstate", "kind"), [
-    ("57P01", RetryableError), ("40P01", RetryableError), ("53100", RetryableError),
+    ("57P01", RetryableError), ("40P01", StaleError), ("53100", RetryableError),
     ("08006", RetryableError), ("55P03", RetryableError),
     ("23505", RejectedError), ("22003", RejectedError), ("P0001", RejectedError),
     ("2F002", RejectedError), ("44000", RejectedError),

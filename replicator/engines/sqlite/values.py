@@ -28,7 +28,7 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Made once: ``json.dumps`` would make an encoder per image."""
 
 _ZONED = re.compile(r"timestamp(\(\d\))? with time zone")
-_HOUR_ZONE = re.compile(r":\d\d(\.\d+)?[+-]\d\d$")
+_HOUR_ZONE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d")
 
 Converter = Callable[[str], object]
 
@@ -67,8 +67,8 @@ def converter(source_type: str, target_type: str) -> Converter | None:
 
 
 def _to_zoned(text: str) -> object:
-    """SQLite's date functions read ``+00:00``, not PostgreSQL's ``+00``."""
-    return f"{text}:00" if _HOUR_ZONE.search(text) else str(text)
+    """SQLite's date functions read ``+00:00``, not PostgreSQL's ``+00``; of other years than 0000 to 9999 they read nothing."""
+    return f"{text}:00" if _HOUR_ZONE.fullmatch(text) else str(text)
 
 
 def _to_float(text: str) -> object:
