@@ -50,11 +50,11 @@ def _live(ground: Ground, topology: Path, centre: str, files: dict[str, Path], r
     per_second = max(1, round(rows * _SHARE))
     lags: list[float] = []
     with (
-        ground.service(topology, centre, links=count) as service,
+        ground.service(topology, centre, links=0) as service,
         psycopg.connect(centre, autocommit=True, cursor_factory=psycopg.RawCursor) as writer,
         closing(sqlite3.connect(files["s0"], isolation_level=None)) as watched,
     ):
-        time.sleep(ground.seconds(3))
+        time.sleep(5)  # until every link has been in contact
         used, start = service.cpu_seconds(), time.perf_counter()
         beat = 0
         while time.perf_counter() - start < ground.seconds(SECONDS):
