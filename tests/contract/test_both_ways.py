@@ -283,7 +283,9 @@ class Crasher:
         return answer
 
 
+# The two that have each engine once as a site and once as the centre.
 @pytest.mark.slow
+@pytest.mark.parametrize("hub", [PAIRS[0], PAIRS[3]], ids=lambda pair: f"{pair[0]}-{pair[1]}", indirect=True)
 def test_invariants_3_and_6_killed_at_every_gap_both_ways(hub: Pair) -> None:
     """The marker travels with the rows it speaks for: a crash anywhere loses no correction and no pending change."""
     hub.sites[A].commit(*(f"insert into item values ({n}, 'start', 0)" for n in range(100, 400)))
