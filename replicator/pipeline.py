@@ -33,7 +33,7 @@ def run_once(source: Source, target: Target, limit: int) -> Outcome | None:
 
     Raises what ports.Source and ports.Target raise; nothing is applied then.
     """
-    with source.read_batch(target.read_position(), limit) as batch:
+    with source.read_batch(target.read_position(), limit, target.next_chunk()) as batch:
         if batch is None:
             return None
         with target.transaction():

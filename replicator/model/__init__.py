@@ -1,5 +1,6 @@
 """Values that travel between the floors: frozen dataclasses and enums, no I/O. See the glossary in README."""
 
+from replicator.model.backfill import Backfill, BackfillState, Chunk, ChunkRequest, Prefer
 from replicator.model.catalogue import Catalogue, ColumnShape, ForeignKeyShape, TableName, TableShape, UniqueShape
 from replicator.model.kept import decode_catalogue, encode_catalogue, kept
 from replicator.model.plan import (
@@ -44,9 +45,13 @@ from replicator.model.words import (
 )
 
 __all__ = [
+    "Backfill",
+    "BackfillState",
     "CapturedChange",
     "Catalogue",
     "CentralTable",
+    "Chunk",
+    "ChunkRequest",
     "ColumnPlan",
     "ColumnShape",
     "Conflict",
@@ -69,6 +74,7 @@ __all__ = [
     "PolicyName",
     "PolicyPlan",
     "Position",
+    "Prefer",
     "RecordedConflict",
     "Relation",
     "Route",

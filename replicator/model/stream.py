@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from replicator.model.backfill import Chunk, Prefer
 from replicator.model.plan import LinkName, PolicyPlan
 from replicator.model.words import ConflictKind, Engine, Op, ParkedState, Position, Verdict
 
@@ -32,7 +33,8 @@ class Conflict:
     ``key`` is the target's key as text. ``site`` made the change, at ``changed_at`` (hybrid time).
     ``current_origin`` wrote the current row last, or deleted it (a site's name, ``centre``, or empty: not known), at
     ``current_at`` (0: not known). ``clock_error_us``: how far the two clocks may be apart. ``answer``: what the table's SQL
-    rule said. ``untouched``: the site left the row as it had found it, so there is nothing of its own to bring.
+    rule said. ``untouched``: the site left the row as it had found it, so there is nothing of its own to bring. ``loaded``: the
+    change is a row of a backfill's chunk (see Prefer), ``loading``: a change of a table that is being backfilled.
     """
 
     ord: int
@@ -52,6 +54,8 @@ class Conflict:
     clock_error_us: int = 0
     answer: str = ""
     untouched: bool = False
+    loaded: Prefer | None = None
+    loading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Outcome:
     more: bool = False
     """Whether the source has more to read at once (a backlog)."""
     newest_changed_at: int = 0
+    chunk: Chunk | None = None
+    """What it brought of a backfill."""
 
 
 @dataclass(frozen=True, slots=True)

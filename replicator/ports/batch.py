@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from replicator.model import Position, Relation
+from replicator.model import Chunk, Position, Relation
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,16 @@ class OutboxBlock:
 
     From a centre: op is Op.STATE or Op.GONE (``after`` has the key's values only), and ``before`` is what a site keeps as the
     row's base: the checksum the centre's ledger would have for ``after``.
+
+    ``loaded``: these are rows of a backfill's chunk, not changes. Nobody knows what the site believed before (no base,
+    whatever a ledger says): they are inserted where the target has no such row, passed over where it has the same, and else
+    meet what is there as ``ConflictKind.INSERT_EXISTS``. One whose key the batch's changes touch is passed over: the changes
+    know better. From a site: op is Op.INSERT, or Op.DELETE with the key's values only (a row that was asked for by key and is
+    not there).
     """
 
     chunks: Iterator[bytes]
+    loaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class RowBlock:
     but the key values None. ``odd`` rows hold a value whose storage class or form does not fit the target column: they
     take the careful way (value by value, parked when they do not fit). ``bases``, for some of the rows of both: what the site
     knows better than the centre's ledger. ``checksums``, from a centre: one per row of ``rows`` and then of ``odd``, to be kept
-    as the rows' bases.
+    as the rows' bases. ``loaded``: rows of a backfill's chunk, as for OutboxBlock.
     """
 
     relation: int
@@ -52,6 +59,7 @@ class RowBlock:
     odd: Sequence[tuple[object, ...]] = ()
     bases: Sequence[Base] = ()
     checksums: Sequence[str | None] = ()
+    loaded: bool = False
 
 
 class Batch(Protocol):
@@ -77,6 +85,14 @@ class Batch(Protocol):
     @property
     def marker(self) -> Position | None:
         """From a centre: the place up to which it had processed the site's own changes by ``upto``; None: no news.
+
+        Known once ``blocks`` is exhausted.
+        """
+        ...
+
+    @property
+    def chunk(self) -> Chunk | None:
+        """What the last blocks (``loaded``) carry of the backfill that was asked for; ``None`` when they carry nothing.
 
         Known once ``blocks`` is exhausted.
         """

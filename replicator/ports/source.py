@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from replicator.model import CapturedChange, Key, Lag, Position, RowEvent, Standing, TablePlan
+from replicator.model import CapturedChange, ChunkRequest, Key, Lag, Position, RowEvent, Standing, TableName, TablePlan
 from replicator.ports.batch import Batch
 
 
@@ -22,13 +22,22 @@ class Source(Protocol):
         """What tells this database from every other and from an older backup of itself. Read only."""
         ...
 
-    def read_batch(self, after: Position | None, limit: int) -> AbstractContextManager[Batch | None]:
+    def read_batch(
+        self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
+    ) -> AbstractContextManager[Batch | None]:
         """The next whole transactions behind ``after`` (``None``: from the start of the outbox), about ``limit`` changes.
+
+        With ``wanted``, and when the window reaches the present, the chunk's rows follow the changes, read in the snapshot that
+        ends the window; then there is a batch even without changes. A window that was cut carries no chunk.
 
         Source transaction, read only, short; it ends with the context. ``None`` when there is nothing. Safe to repeat:
         the same ``after`` gives at least the same changes. A transaction larger than ``limit`` still comes whole.
         Raises BatchError when ``after`` is not of this source's history (restored from a backup).
         """
+        ...
+
+    def estimate_rows(self, table: TableName) -> int:
+        """About how many rows of a plan's source table the link may have to bring. Read only, quick."""
         ...
 
     def acknowledge_batch(self, upto: Position) -> None:

@@ -8,14 +8,20 @@ from typing import Protocol
 
 from replicator.errors import RejectedError
 from replicator.model import (
+    Backfill,
+    BackfillState,
+    ChunkRequest,
     Conflict,
     Decision,
+    Key,
     Outcome,
     ParkedChange,
     Position,
+    Prefer,
     RecordedConflict,
     RowEvent,
     Span,
+    TableName,
 )
 from replicator.ports.batch import Batch
 
@@ -96,8 +102,42 @@ class Target(Protocol):
     def record_batch(self, batch: Batch) -> Outcome:
         """Move the link's position from ``batch.after`` to ``batch.upto`` by compare-and-set, in the same transaction.
 
+        A chunk moves its backfill forward as well, likewise (``StaleError`` when it was moved or ended meanwhile).
+
         Raises StaleError when the position is not ``batch.after`` any more.
         """
+        ...
+
+    # Backfills (see model.Backfill). While one of a table is not done, a change of the table whose row the target lacks
+    # (ConflictKind.UPDATE_MISSING) brings the row: it was not loaded yet. That is no conflict and not on record.
+
+    def next_chunk(self) -> ChunkRequest | None:
+        """What the link's oldest unfinished backfill wants next; None when there is none. Read only; next to no cost then."""
+        ...
+
+    def order_backfill(
+        self,
+        table: TableName,
+        *,
+        keys: Iterable[Key] | None = None,
+        prefer: Prefer = Prefer.POLICY,
+        chunk_rows: int = 10_000,
+        rate: int = 0,
+        estimate: int = 0,
+        reason: str = "",
+    ) -> Backfill:
+        """Write an order down, for whoever replicates the link. Own short transaction; needs no lease.
+
+        One that waits or runs for the whole table already is given back as it is, when ``keys`` is None.
+        """
+        ...
+
+    def list_backfills(self, *, unfinished: bool = False) -> Sequence[Backfill]:
+        """This link's backfills, oldest first. Read only; needs no lease."""
+        ...
+
+    def steer_backfill(self, backfill: int, state: BackfillState) -> bool:
+        """Pause, go on with (RUNNING) or cancel an unfinished backfill; false when it is not unfinished. Needs no lease."""
         ...
 
     def read_clock(self) -> int:

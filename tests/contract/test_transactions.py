@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from replicator.errors import LeaseError, RetryableError, StaleError
-from replicator.model import Outcome, Position
+from replicator.model import ChunkRequest, Outcome, Position
 from replicator.pipeline import run_once
 from replicator.ports import Batch, Source
 from tests.fixtures.pairs import MakePair, Pair, PostgresPlace
@@ -44,7 +44,9 @@ class Overtaken:
     def __getattr__(self, name: str) -> object:
         return getattr(self._source, name)
 
-    def read_batch(self, after: Position | None, limit: int) -> AbstractContextManager[Batch | None]:
+    def read_batch(
+        self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
+    ) -> AbstractContextManager[Batch | None]:
         """Lets it happen, then reads."""
         self._happens()
         return self._source.read_batch(after, limit)

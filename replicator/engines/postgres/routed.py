@@ -25,7 +25,7 @@ from replicator.engines.postgres.windows import (
     read_relations,
 )
 from replicator.errors import RESTORED, BatchError
-from replicator.model import Key, Lag, LinkName, Op, Position, TablePlan
+from replicator.model import ChunkRequest, Key, Lag, LinkName, Op, Position, TablePlan
 from replicator.records import parse_record
 
 _ACKNOWLEDGE_SECONDS = 1.0
@@ -71,7 +71,9 @@ class PostgresRoutedSource(Reading):
     # --- reading ---
 
     @contextmanager
-    def read_batch(self, after: Position | None, limit: int) -> Iterator[PostgresBatch | None]:
+    def read_batch(
+        self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
+    ) -> Iterator[PostgresBatch | None]:
         """The rows touched since ``after``, as they are now; see ports.Source. ``limit`` does not cut: a part is no state.
 
         A window with nothing for the site is passed in memory only; a marker alone makes a batch.

@@ -24,7 +24,7 @@ from replicator.engines.postgres.windows import (
     read_relations,
     read_statement,
 )
-from replicator.model import Key, Lag, LinkName, Op, Position, Relation, TablePlan
+from replicator.model import ChunkRequest, Key, Lag, LinkName, Op, Position, Relation, TablePlan
 from replicator.records import parse_record
 
 _PRUNE_ROWS, _PRUNE_SECONDS = 20_000, 5.0
@@ -55,7 +55,9 @@ class PostgresSource(Reading):
     # --- reading ---
 
     @contextmanager
-    def read_batch(self, after: Position | None, limit: int) -> Iterator[PostgresBatch | None]:
+    def read_batch(
+        self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
+    ) -> Iterator[PostgresBatch | None]:
         """The next whole transactions behind ``after``; see ports.Source.
 
         A window without rows of ours is passed in memory only: the next read starts behind it, and the position on

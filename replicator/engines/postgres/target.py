@@ -22,6 +22,7 @@ from replicator.engines.postgres.settle import Settling
 from replicator.engines.postgres.stage import Stage
 from replicator.errors import BatchError, RejectedError, StaleError
 from replicator.model import (
+    ChunkRequest,
     Conflict,
     Decision,
     LinkName,
@@ -212,6 +213,10 @@ class PostgresTarget:
             conflicts_sql("add_marker"), outcome.upto, route_to(self._session), written, lock_number(topology),
             channel(topology), self._session.link.reverse.text, topology, prepare=True,
         )  # fmt: skip
+
+    def next_chunk(self) -> ChunkRequest | None:
+        """See ports.Target."""
+        return None
 
     # --- parked changes ---
 

@@ -25,7 +25,7 @@ from replicator.engines.sqlite.slices import RoutedReader
 from replicator.engines.sqlite.source import SqliteSource
 from replicator.engines.sqlite.versions import fold_local, read_relations, route_to
 from replicator.errors import RetryableError, SetupError
-from replicator.model import Key, Lag, Position, Relation, TableName, TablePlan, TableShape
+from replicator.model import ChunkRequest, Key, Lag, Position, Relation, TableName, TablePlan, TableShape
 from replicator.ports import Batch, RowBlock
 from replicator.sqlfiles import render, statement
 
@@ -120,7 +120,9 @@ class SqliteRoutedSource(SqliteSource):
     _shapes_version: int | None = None
 
     @contextmanager
-    def read_batch(self, after: Position | None, limit: int) -> Iterator[Batch | None]:
+    def read_batch(
+        self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
+    ) -> Iterator[Batch | None]:
         """See ports.Source: everything for the site behind ``after``; what is not for it is passed over once."""
         with translated(self._place):
             self._data_version = self._probe()

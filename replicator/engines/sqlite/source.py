@@ -24,6 +24,7 @@ from replicator.engines.sqlite.watch import FileWatch, Watcher
 from replicator.errors import RESTORED, BatchError, RetryableError, SetupError
 from replicator.model import (
     CapturedChange,
+    ChunkRequest,
     Direction,
     Key,
     Lag,
@@ -99,7 +100,9 @@ class SqliteSource:
         return str(row[0])
 
     @contextmanager
-    def read_batch(self, after: Position | None, limit: int) -> Iterator[Batch | None]:
+    def read_batch(
+        self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
+    ) -> Iterator[Batch | None]:
         """Everything behind ``after``, in chunks of at most ``limit`` outbox rows; see ports.Source.
 
         Raises SetupError when a captured table has lost its triggers: what happened since is not in the outbox.

@@ -22,6 +22,7 @@ from replicator.engines.sqlite.stage import Stage
 from replicator.engines.sqlite.versions import mark, read_relations
 from replicator.errors import RESTORED, BatchError, RejectedError, SetupError, StaleError
 from replicator.model import (
+    ChunkRequest,
     Conflict,
     Decision,
     LinkName,
@@ -214,6 +215,10 @@ class SqliteTarget:
             more=batch.more,
             newest_changed_at=stage.newest_changed_at,
         )
+
+    def next_chunk(self) -> ChunkRequest | None:
+        """See ports.Target."""
+        return None
 
     # --- parked changes -------------------------------------------------------------------------------------------
 

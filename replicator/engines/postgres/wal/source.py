@@ -18,7 +18,7 @@ from replicator.engines.postgres.source import PostgresSource
 from replicator.engines.postgres.wal.filler import Filler
 from replicator.engines.postgres.windows import PostgresBatch
 from replicator.errors import RetryableError
-from replicator.model import Key, Lag, LinkName, Position, TablePlan
+from replicator.model import ChunkRequest, Key, Lag, LinkName, Position, TablePlan
 
 _EVERYTHING = 1 << 60
 _MUCH = 16 << 20
@@ -41,11 +41,13 @@ class PostgresWalSource(PostgresSource):
         weakref.finalize(self, _close, self._read_end, self._write_end)
 
     @contextmanager
-    def read_batch(self, after: Position | None, limit: int) -> Iterator[PostgresBatch | None]:
+    def read_batch(
+        self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
+    ) -> Iterator[PostgresBatch | None]:
         """As ``PostgresSource.read_batch``; what was committed before the call is in the outbox first, or ``limit`` changes."""
         while True:
             filled = self._filler.fill(limit)
-            with super().read_batch(after, limit) as batch:
+            with super().read_batch(after, limit, wanted) as batch:
                 if batch is not None or filled:
                     if batch is not None and not filled:
                         batch.expect_more()

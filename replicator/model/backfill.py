@@ -1,0 +1,90 @@
+"""Rows that were there before: the order to bring them over a link, how far it got, and one chunk of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from replicator.model.catalogue import TableName
+from replicator.model.plan import LinkName
+from replicator.model.words import Key
+
+
+class Prefer(StrEnum):
+    """Whose row stands where a backfill finds another row at the target than at the source."""
+
+    POLICY = "policy"
+    """The table's policy decides, as for an insert that meets a row."""
+    SOURCE = "source"
+    TARGET = "target"
+
+
+class BackfillState(StrEnum):
+    """State of a backfill."""
+
+    WAITING = "waiting"
+    """Ordered; no chunk has been brought."""
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """An order to bring the rows a table has already over one link, kept at the link's target.
+
+    ``table`` is the plan's source table. ``behind``: the key of the last row brought, as the source spells it (``None``: none
+    yet); it moves in the transaction that applies the chunk. ``keyed``: only the rows whose keys were named, those that are
+    gone at the source included; else the whole table in key order. ``estimate``: about how many rows there are. ``rows``:
+    brought so far, ``differing``: of them, met another row at the target. ``chunk_rows``: rows of a chunk; ``rate``: rows per
+    second at most, 0: no limit. Times are microseconds since 1970, 0 where it has not happened.
+    """
+
+    id: int
+    link: LinkName
+    table: TableName
+    state: BackfillState
+    prefer: Prefer = Prefer.POLICY
+    keyed: bool = False
+    behind: str | None = None
+    estimate: int = 0
+    rows: int = 0
+    differing: int = 0
+    chunk_rows: int = 10_000
+    rate: int = 0
+    requested_at: int = 0
+    started_at: int = 0
+    finished_at: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRequest:
+    """The next chunk a target wants: the rows of ``table`` behind the key ``behind``, at most ``limit`` in key order.
+
+    With ``keys`` (source spelling: SQLite as stored; PostgreSQL as in record literals): those rows, whether there or gone.
+    ``upto`` then is what ``Chunk.upto`` has to be.
+    """
+
+    backfill: int
+    table: TableName
+    behind: str | None
+    limit: int
+    keys: Sequence[Key] | None = None
+    upto: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a batch carries of a backfill, besides the changes of its window.
+
+    The rows are those of the request as they are at the batch's end (its ``upto``), so whatever is behind ``upto`` changes
+    them further, and nothing before it does. ``upto``: the key of its last row. ``last``: there are no rows behind it.
+    """
+
+    backfill: int
+    upto: str | None
+    rows: int
+    last: bool
