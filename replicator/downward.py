@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from replicator import filters, routes, sqlfiles, types
 from replicator.errors import SettingsError, SetupError
+from replicator.holding import column_or_held, held_descent, table_or_held
 from replicator.model import (
     CentralTable,
     ColumnPlan,
@@ -18,6 +20,7 @@ from replicator.model import (
     Direction,
     Engine,
     ForeignKeyShape,
+    HeldColumn,
     PolicyPlan,
     Route,
     RouteStep,
@@ -64,12 +67,14 @@ class Descent:
     Args:
         feeds: the tables the rules matched, in both directions.
         shapes: the centre's tables that they meet.
+        lenient: hold what does not fit, instead of raising (see topology.compile_site).
     """
 
     settings: Settings
     centre: Engine
     feeds: Sequence[Feed]
     shapes: Mapping[TableName, TableShape]
+    lenient: bool = False
     _routes: dict[TableName, tuple[Route, Feed]] = field(default_factory=dict)
     _shares: dict[tuple[str, TableName], Share] = field(default_factory=dict)
     _of_site: dict[str, list[Feed]] = field(default_factory=dict)
@@ -78,13 +83,21 @@ class Descent:
         for feed in self.feeds:
             self._of_site.setdefault(feed.site, []).append(feed)
 
+    def plan_or_hold(self, feed: Feed, policy: PolicyPlan) -> TablePlan:
+        """As ``plan``; a table that does not fit is held where that is wanted."""
+        direction = self.settings.direction_of(self.settings.tables[feed.rule])
+        held = partial(held_descent, feed, self.shapes[feed.target], self.centre, direction)
+        return table_or_held(lambda: self.plan(feed, policy), held, lenient=self.lenient)
+
     def plan(self, feed: Feed, policy: PolicyPlan) -> TablePlan:
         """The table's plan on the link from the centre. Raises SettingsError at the rule's line, SetupError."""
         shape, rule = self.shapes[feed.target], self.settings.tables[feed.rule]
-        pairs = [(self._spelled(feed, feed.names[column.name]), column) for column in feed.columns]
         order = {column.name: place for place, column in enumerate(shape.columns)}
-        pairs.sort(key=lambda pair: order[pair[0].name])
-        columns = tuple(self._column(feed, shape, found, column) for found, column in pairs)
+        plan = partial(self._column, feed, shape)
+        met = [column_or_held(plan, feed, each, shape, self.centre, lenient=self.lenient) for each in feed.columns]
+        columns = tuple(
+            sorted((each for each in met if isinstance(each, ColumnPlan)), key=lambda each: order[each.source])
+        )
         self._check_site(feed, {column.target for column in columns})
         share = self._share(feed, ())
         constants = tuple((self._spelled(feed, name).name, value) for name, value in feed.constants)
@@ -103,6 +116,7 @@ class Descent:
             route=share.route,
             params=share.params,
             source_constants=constants,
+            held=tuple(each for each in met if isinstance(each, HeldColumn)),
         )
 
     def central(self, upward: Sequence[TablePlan], downward: Sequence[TablePlan]) -> tuple[CentralTable, ...]:
@@ -111,7 +125,8 @@ class Descent:
         versioned = {plan.target_shape.name for plan in upward if plan.versioned}
         parents = {step.parent for plan in downward for step in plan.route.path}
         routes = {plan.source.name: plan.route for plan in downward}
-        keys = {self.shapes[feed.target].name: self._key(feed) for feed in self.feeds}
+        lacking = {feed.target for feed in self.feeds if self.lenient and self._lacks(feed, feed.target_key)}
+        keys = {self.shapes[each.target].name: self._key(each) for each in self.feeds if each.target not in lacking}
         return tuple(
             CentralTable(
                 shape,
@@ -121,8 +136,11 @@ class Descent:
                 versioned=shape.name in versioned,
             )
             for shape in self.shapes.values()
-            if shape.name in sent | versioned | parents
+            if shape.name in (sent | versioned | parents) & keys.keys()
         )
+
+    def _lacks(self, feed: Feed, names: Sequence[str]) -> bool:
+        return any(find_column(self.shapes[feed.target], name, self.centre) is None for name in names)
 
     def _key(self, feed: Feed) -> tuple[str, ...]:
         return tuple(self._spelled(feed, name).name for name in feed.target_key)
@@ -136,7 +154,8 @@ class Descent:
             )
         return found
 
-    def _column(self, feed: Feed, shape: TableShape, found: ColumnShape, column: ColumnShape) -> ColumnPlan:
+    def _column(self, feed: Feed, shape: TableShape, column: ColumnShape) -> ColumnPlan:
+        found = self._spelled(feed, feed.names[column.name])
         problem = types.incompatible(self.centre, found.type, feed.engine, column.type)
         if problem:
             raise SetupError(
@@ -221,7 +240,8 @@ class Descent:
         A condition with parameters is about the centre's rows, so the centre's names go first; else the site's.
         """
         own = {column.name: column.name for column in shape.columns}
-        theirs = {source: self._spelled(feed, name).name for source, name in feed.names.items()}
+        found = {source: find_column(shape, name, self.centre) for source, name in feed.names.items()}
+        theirs = {source: column.name for source, column in found.items() if column is not None}
         return theirs | own if self._parameters(feed) else own | theirs
 
     def _named(self, names: Mapping[str, str], word: str) -> str:

@@ -2,7 +2,8 @@
 
     ReplicatorError
     ├── SetupError        a person has to change something (YAML, rights, schema): do not retry
-    │   └── SettingsError a key of the topology YAML is wrong; names file, line and key
+    │   ├── SettingsError a key of the topology YAML is wrong; names file, line and key
+    │   └── SchemaError   tables are not as the link was planned for: plan it anew, make capture anew where that may be done
     ├── RetryableError    the database is away, busy or restarting: wait and try again
     │   ├── LeaseError    another replicator works on this link
     │   └── StaleError    the target row or position moved under us: run the batch again
@@ -14,8 +15,10 @@ Driver exceptions are translated into this tree at one place per engine and chai
 
 from __future__ import annotations
 
-RESTORED = "read the site anew: the steps are in README.md, “A restored or re-created site”"
-"""The next step where a site's history is not the one its link knows."""
+
+def rejoin_hint(site: str) -> str:
+    """The next step where a site's history, or the centre's, is not the one its links know."""
+    return f"run: replicator rejoin --site {site} --dry-run (what happened and what will be done; without --dry-run: do it)"
 
 
 class ReplicatorError(Exception):
@@ -54,6 +57,10 @@ class SettingsError(SetupError):
         self.file, self.line, self.key = file, line, key
 
 
+class SchemaError(SetupError):
+    """A table is not as the link's plan, or its capture, was made for: the link is to be planned anew."""
+
+
 class RetryableError(ReplicatorError):
     """The database is away, busy or restarting; waiting helps."""
 
@@ -81,3 +88,20 @@ class RejectedError(ReplicatorError):
 
 class BatchError(ReplicatorError):
     """This batch cannot pass, and no single row is to blame."""
+
+
+def fed_by_another(link: str, site: str, identity: str, known: str) -> BatchError:
+    """A link's source is another database, or another history of it, than the one it was fed by."""
+    return BatchError(
+        f"link {link}: its source's database is now {identity}, but it was fed by {known}",
+        hint=f"correct the URL if it names the wrong database; else {rejoin_hint(site)}",
+    )
+
+
+def fed_twice(link: str, site: str, other: str) -> BatchError:
+    """Two sites' links are fed by the same database, or by two copies of one."""
+    return BatchError(
+        f"link {link}: this is the database of site {other}, or a copy of it",
+        hint=f"correct the URL if it names the wrong database; a copy that is to be a site of its own: "
+        f"replicator rejoin --site {site} --new-identity",
+    )

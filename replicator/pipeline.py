@@ -28,12 +28,15 @@ class Healing:
     rows: tuple[str, ...] = ()
 
 
-def run_once(source: Source, target: Target, limit: int) -> Outcome | None:
+def run_once(source: Source, target: Target, limit: int, *, load: bool = True) -> Outcome | None:
     """Move one batch of about ``limit`` changes. ``None`` when there is nothing to move.
+
+    With ``load``, the next chunk of a backfill goes with it, if the target wants one and no backlog of changes is ahead of it.
 
     Raises what ports.Source and ports.Target raise; nothing is applied then.
     """
-    with source.read_batch(target.read_position(), limit, target.next_chunk()) as batch:
+    position = target.read_position()
+    with source.read_batch(position, limit, target.next_chunk() if load else None) as batch:
         if batch is None:
             return None
         with target.transaction():

@@ -21,8 +21,20 @@ _HAPPENED = {
 }
 
 
+def found(conflict: Conflict) -> str:
+    """What made the conflict, where it is about a row that a backfill brought."""
+    site = place(conflict.site)
+    if conflict.after is None:
+        return f"the centre has a row that {site} does not have"
+    return (
+        f"{site} has {'another row than' if conflict.current is not None else 'a row that was deleted at'} the centre"
+    )
+
+
 def happened(conflict: Conflict) -> str:
     """What made the conflict."""
+    if conflict.loaded is not None:
+        return found(conflict)
     return _HAPPENED[conflict.kind].format(site=place(conflict.site))
 
 
@@ -37,7 +49,9 @@ def writer(conflict: Conflict) -> str:
 
 
 def moment(microseconds: int) -> str:
-    """A hybrid time as a UTC moment, to the millisecond; beyond the calendar, as a number."""
+    """A hybrid time as a UTC moment, to the millisecond; beyond the calendar, as a number; 0: a time nobody knows."""
+    if not microseconds:
+        return "an unknown time"
     second, rest = divmod(microseconds, 1_000_000)
     try:
         return f"{_second(second)}.{rest // 1000:03} UTC"

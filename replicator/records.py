@@ -15,6 +15,15 @@ _QUOTED_ESCAPE = re.compile(r'""|\\(.)', re.DOTALL)
 _PIECE = re.compile(r'"((?:[^"\\]++|""|\\.)*+)"|\\(.)|([^",()\\]++)', re.DOTALL)
 
 
+_COPY_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_COPY_PLAIN = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+
+
+def unescape(field: bytes) -> str:
+    """A field of COPY text (not NULL) as the value it stands for."""
+    return _COPY_ESCAPE.sub(lambda match: _COPY_PLAIN.get(match.group(1), match.group(1)), field).decode()
+
+
 def encode_record(values: Sequence[str | None]) -> str:
     """The values as a record literal that ``record_in`` reads back unchanged."""
     return "(" + ",".join(["" if value is None else _encode(value) for value in values]) + ")"

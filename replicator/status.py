@@ -12,8 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from replicator.errors import RESTORED, ReplicatorError, RetryableError
-from replicator.model import LinkName, LinkRecord, Position, Standing
+from replicator.errors import ReplicatorError, RetryableError, rejoin_hint
+from replicator.model import LinkName, LinkRecord, Position, Standing, lineage
 from replicator.ports import Source
 
 _STALLED_SECONDS = 150.0
@@ -54,6 +54,7 @@ class LinkStatus:
     behind_seconds: float | None = None
     proof_seconds: float | None = None
     horizon_holder: str = ""
+    alarm: str = ""
     changes: int = 0
     conflicts: int = 0
     undecided: int = 0
@@ -131,8 +132,9 @@ def _behind(known: LinkStatus, source: Source, position: Position | None, standi
     if since or not lag.changes:
         age = max(source.read_clock() - since, 0) / 1e6 if lag.changes else 0.0
     return replace(
-        known, behind_changes=lag.changes, behind_seconds=age, horizon_holder=lag.horizon_holder if lag.changes else ""
-    )
+        known, behind_changes=lag.changes, behind_seconds=age, horizon_holder=lag.horizon_holder if lag.changes else "",
+        alarm=lag.alarm,
+    )  # fmt: skip
 
 
 def _ask_source(known: LinkStatus, source: Source, away: ReplicatorError, planned: bool) -> LinkStatus:
@@ -152,18 +154,18 @@ def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkSt
     """Add what the source tells."""
     position = record.position if record else None
     identity = source.read_identity()
+    fed_by = record.source_identity if record else ""
+    if fed_by and lineage(fed_by) != lineage(identity):
+        return _another(known)
     standing = source.read_standing()
     found = _behind(known, source, position, standing)
-    if record is not None and record.source_identity not in ("", identity):
-        return replace(
-            found, health=Health.BROKEN, problem="the source's database is not the one this link was fed by",
-            hint=f"correct its url in the YAML; a restored or re-created database: {RESTORED}",
-        )  # fmt: skip
     if standing is not None and standing.expired:
         return replace(
             found, health=Health.EXPIRED, problem="the link stayed away longer than the retention",
-            hint=f"changes it has not got may be gone; {RESTORED}",
+            hint=f"changes it has not got may be gone; {rejoin_hint(known.link.site)}",
         )  # fmt: skip
+    if not source.prove_history(position, record.stamp if record else "", "") and fed_by not in ("", identity):
+        return _another(found)
     with source.read_batch(position, 1):
         pass  # what stands in the way of the next batch is raised here
     if found.health is Health.UP_TO_DATE and found.behind_changes:
@@ -172,3 +174,11 @@ def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkSt
         stalled = (found.proof_seconds or 0.0) > _STALLED_SECONDS
         return replace(found, health=Health.STALLED if stalled else Health.BEHIND)
     return found
+
+
+def _another(known: LinkStatus) -> LinkStatus:
+    """A link whose source is another database than before, or another history of it."""
+    return replace(
+        known, health=Health.BROKEN, problem="the source's database is not the one this link was fed by",
+        hint=f"correct its url in the YAML if it names the wrong database; else {rejoin_hint(known.link.site)}",
+    )  # fmt: skip

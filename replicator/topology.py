@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from replicator import types
 from replicator.downward import Descent
 from replicator.errors import SetupError
+from replicator.holding import column_or_held, held_plan, mend_column, or_null, table_or_held
 from replicator.model import (
     Catalogue,
     CentralTable,
@@ -15,6 +17,7 @@ from replicator.model import (
     ColumnShape,
     Direction,
     Engine,
+    HeldColumn,
     PolicyName,
     PolicyPlan,
     TableName,
@@ -80,30 +83,37 @@ def check_expressions(settings: Settings) -> None:
             check_rule(settings, f"tables.{place}.policy", rule.policy)
 
 
-def compile_site(settings: Settings, site: str, catalogue: Catalogue, centre: Catalogue) -> Topology:
-    """The topology as one site sees it, judged without the others: a table the centre lacks gets this site's shape."""
-    return _compile(settings, {site: catalogue}, centre)
+def compile_site(
+    settings: Settings, site: str, catalogue: Catalogue, centre: Catalogue, *, lenient: bool = False
+) -> Topology:
+    """The topology as one site sees it, judged without the others: a table the centre lacks gets this site's shape.
+
+    ``lenient``: what one side has changed and the other not yet is held (see TablePlan), and words for lost columns pass.
+    """
+    return _compile(settings, {site: catalogue}, centre, lenient)
 
 
-def compile_topology(settings: Settings, sites: Mapping[str, Catalogue], centre: Catalogue) -> Topology:
+def compile_topology(
+    settings: Settings, sites: Mapping[str, Catalogue], centre: Catalogue, *, lenient: bool = False
+) -> Topology:
     """What every site captures and what the centre has or gets.
 
     ``sites`` may lack sites that are away; then rules that match nothing are not judged, and tables that are not keyed
     by site count as fed by several. Raises SetupError, or SettingsError with the line where a rule is to blame.
     """
-    return _compile(settings, sites, centre)
+    return _compile(settings, sites, centre, lenient)
 
 
-def _compile(settings: Settings, sites: Mapping[str, Catalogue], centre: Catalogue) -> Topology:
-    draft = _Draft(settings, centre)
+def _compile(settings: Settings, sites: Mapping[str, Catalogue], centre: Catalogue, lenient: bool) -> Topology:
+    draft = _Draft(settings, centre, lenient)
     for site, catalogue in sites.items():
         draft.add_site(site, catalogue)
-    complete = set(sites) == set(settings.sites)
+    complete = set(sites) == set(settings.sites) and not lenient
     shapes = draft.target_shapes()
     draft.add_absent(shapes)
     if complete:
         check_words(settings, draft.used, draft.met)
-    descent = Descent(settings, centre.engine, draft.feeds, shapes)
+    descent = Descent(settings, centre.engine, draft.feeds, shapes, lenient)
     of_site: dict[str, list[Feed]] = {}
     for feed in draft.feeds:
         of_site.setdefault(feed.site, []).append(feed)
@@ -137,6 +147,7 @@ class _Draft:
 
     settings: Settings
     centre: Catalogue
+    lenient: bool = False
     feeds: list[Feed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     used: set[tuple[int, str]] = field(default_factory=set)
@@ -242,12 +253,14 @@ class _Draft:
             policy = PolicyPlan(PolicyName.CENTRE_WINS)
             if direction.rises:
                 policy = compile_policy(self.settings, feed, shape, self.centre.engine, self.used)
-                up.append(self.plan(feed, shape, policy, complete))
+                held = partial(held_plan, feed, shape, self.centre.engine, direction)
+                plan = partial(self.plan, feed, shape, policy, complete)
+                up.append(table_or_held(plan, held, lenient=self.lenient))
             elif self.existing(feed.target) is not None:
                 self._check_key(feed, shape, late=True)
             if direction.falls:
-                down.append(descent.plan(feed, policy))
-            if direction.rises and direction.falls:
+                down.append(descent.plan_or_hold(feed, policy))
+            if direction.rises and direction.falls and not up[-1].hold:
                 up[-1] = replace(up[-1], divided=down[-1].where is not None)
         return up, down
 
@@ -295,7 +308,9 @@ class _Draft:
         """One plan of a link to the centre; checks the centre's table where it exists."""
         rule, defaults = self.settings.tables[feed.rule], self.settings.defaults
         direction = self.settings.direction_of(rule)
-        columns = tuple(self._column(feed, column, shape) for column in feed.columns)
+        fit = partial(self._column, feed, shape)
+        found = [column_or_held(fit, feed, c, shape, self.centre.engine, lenient=self.lenient) for c in feed.columns]
+        columns = tuple(column for column in found if isinstance(column, ColumnPlan))
         if self.existing(feed.target) is not None:
             self._check_target(feed, shape, {column.target for column in columns})
         if self.centre.engine is Engine.POSTGRES and 2 * len(columns) + len(feed.key) > _WIDEST:
@@ -321,16 +336,18 @@ class _Draft:
             direction=direction,
             ledgered=feed.engine is Engine.SQLITE,
             versioned=direction is Direction.BOTH or bool(policy.names & _TIMED),
+            held=tuple(column for column in found if isinstance(column, HeldColumn)),
         )
 
-    def _column(self, feed: Feed, column: ColumnShape, shape: TableShape) -> ColumnPlan:
+    def _column(self, feed: Feed, shape: TableShape, column: ColumnShape) -> ColumnPlan:
         wanted, engine = feed.names[column.name], self.centre.engine
         found = find_column(shape, wanted, engine)
         if found is None:
             close = suggest(wanted, [other.name for other in shape.columns])
+            mend = mend_column(feed, column, shape, engine)
             raise SetupError(
                 f"{feed}: column {column.name!r} goes to {wanted!r}, which {shape.name} at the centre lacks",
-                hint=f"add the column there, or exclude or rename it here. {close}".strip(),
+                hint=f"add the column there, or exclude or rename it here: {mend} {close}".strip(),
             )
         if found.generated:
             raise SetupError(
@@ -340,7 +357,7 @@ class _Draft:
         if problem:
             raise SetupError(
                 f"{feed}, column {column.name!r}: {problem} (column {found.name!r} of {shape.name})",
-                hint="change the type at the centre, or exclude the column",
+                hint=f"change the type at the centre, or exclude the column: {mend_column(feed, column, shape, engine)}",
             )
         return column_plan(feed.engine, column, engine, found)
 
@@ -359,7 +376,7 @@ class _Draft:
                 raise SetupError(
                     f"{feed}: column {column.name!r} of {shape.name} at the centre is NOT NULL, and the "
                     "site has no such column",
-                    hint="give it a default there, or rename a column to it",
+                    hint=f"give it a default there, or rename a column to it{or_null(shape, column, self.centre.engine)}",
                 )
         self._check_key(feed, shape)
 

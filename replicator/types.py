@@ -233,6 +233,11 @@ def widest(target_type: str) -> str:
     return "" if found == target_type else found
 
 
+def same_type(one: str, other: str) -> bool:
+    """Whether two PostgreSQL types are one, however they are spelled."""
+    return _take_apart(one) == _take_apart(other)
+
+
 def incompatible(source_engine: Engine, source_type: str, target_engine: Engine, target_type: str) -> str:
     """Why values of one type have no meaning in the other; empty when they have (single values may still not fit)."""
     source, target = family(source_engine, source_type), family(target_engine, target_type)

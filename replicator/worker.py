@@ -11,12 +11,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from replicator.errors import ReplicatorError, RetryableError, StaleError
-from replicator.model import LinkName, Outcome
+from replicator.errors import ReplicatorError, RetryableError, SchemaError, StaleError
+from replicator.model import Chunk, LinkName, Outcome
 from replicator.pipeline import heal, run_once
 from replicator.ports import Source, Target
 
@@ -24,6 +24,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _PERSON_PAUSE = 0.2, 30.0, 30.0
 _FIRST_HEALING, _LONGEST_HEALING = 1.0, 600.0
 _TRIES = 8
 """How often a drain runs into another link's locks before it gives up."""
+_BREATH = 0.5
+"""Seconds a drain sleeps at most between two looks at the changes, while a backfill waits because of its rate."""
+_REPLANS = 3
+"""How often in a row a link is planned anew because tables have changed, before a person is waited for."""
 _NAMED = 5
 """Parked rows of a batch that a report names."""
 _QUEUES = 1_000
@@ -44,7 +48,9 @@ class LinkState(StrEnum):
 class LinkReport:
     """A worker's state at one moment; counters since the worker started. ``healed``: parked rows applied after all.
 
-    ``rows``: the newest of the rows that were parked or healed last, as table and key.
+    ``rows``: the newest of the rows that were parked or healed last, as table and key. ``loaded``: rows that backfills brought.
+    ``outbox``: what there is to say of the outbox the link reads; empty while it has room.
+    ``news``: what changed in the link's tables, and what is held because of it, when it was planned last.
     """
 
     link: LinkName
@@ -58,14 +64,23 @@ class LinkReport:
     error: str = ""
     retries: int = field(default=0)
     rows: tuple[str, ...] = ()
+    loaded: int = 0
+    outbox: str = ""
+    news: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Both ends of a link."""
+    """Both ends of a link.
+
+    ``news``: what was found when it was planned, such as columns that are held. ``same``: whether the tables are as they were
+    then.
+    """
 
     source: Source
     target: Target
+    news: tuple[str, ...] = ()
+    same: Callable[[], bool] = lambda: True
 
     def close(self) -> None:
         """Release both."""
@@ -85,6 +100,7 @@ class Worker:
         keep_open: keep a target at the centre connected while idle (false when links outnumber connections; a source at
             the centre is told so itself).
         contact_seconds: how often an idle link proves that both sides answer.
+        guard: looks after the outbox the link reads, whether or not the target answers; what there is to say of it.
     """
 
     def __init__(
@@ -97,6 +113,7 @@ class Worker:
         slot: AbstractContextManager[object] | None = None,
         keep_open: bool = True,
         contact_seconds: float = 60.0,
+        guard: Callable[[], str] = lambda: "",
     ) -> None:
         self._connect = connect
         self._ends: Ends | None = None
@@ -106,8 +123,11 @@ class Worker:
         self._slot = slot or nullcontext()
         self._keep_open = keep_open
         self._contact_seconds = contact_seconds
+        self._guard = guard
         self._contacted = 0.0
+        self._mark = ""
         self._healing = _Healing()
+        self._pace = _Pace()
         self._stop = threading.Event()
         self.report = LinkReport(link)
 
@@ -116,21 +136,26 @@ class Worker:
     def drain(self) -> LinkReport:
         """Move batches until the source has nothing more; raises what the databases raise. Used by ``sync``.
 
-        A batch that met another link's in a deadlock is run again.
+        A batch that met another link's in a deadlock is run again; so is, once, one whose tables have changed.
         """
         for tries_left in reversed(range(_TRIES)):
             try:
                 with self._slot:
                     ends = self._open()
                     self._contact(ends, 0.0)
-                    self._move(ends)
+                    self._move(ends, patient=True)
                     self._heal(ends)
                     ends.source.tidy()
+                self._tend()
                 break
             except StaleError:
                 if not tries_left:
                     raise
                 self._stop.wait(_FIRST_PAUSE * random.uniform(0.5, 1.5))
+            except SchemaError:
+                if tries_left <= _TRIES - _REPLANS:
+                    raise
+                self._failed = True
             finally:
                 self._close()
         return self.report
@@ -140,6 +165,9 @@ class Worker:
             self._ends = self._connect(self._failed)
             self._failed = False
             self._contacted = 0.0
+            self._mark = ""
+            if self._ends.news:
+                self._say(news=self._ends.news)
         return self._ends
 
     def _contact(self, ends: Ends, every: float) -> bool:
@@ -147,25 +175,51 @@ class Worker:
         if self._contacted and time.monotonic() - self._contacted < every:
             return False
         identity = ends.source.read_identity()  # first, so that both are connected when the clocks are read
+        position, stamp = ends.target.read_position(), ends.target.read_stamp()
         before = ends.target.read_clock()
         clock = ends.source.read_clock()
         skew = clock - (before + ends.target.read_clock()) // 2
-        ends.target.record_contact(identity, skew)
+        try:
+            proven = ends.source.prove_history(position, stamp, ends.target.read_identity())
+        except ReplicatorError:
+            ends.target.record_contact(identity, skew)  # says more when it is another database altogether
+            raise
+        ends.target.record_contact(identity, skew, proven=proven)
+        self._require_same_tables(ends)
         self._contacted = time.monotonic()
         return True
 
-    def _move(self, ends: Ends) -> bool:
-        """Move batches until nothing is left; whether rows changed."""
+    def _require_same_tables(self, ends: Ends) -> None:
+        """Notice tables that have changed since the link was planned. Raises SchemaError: it is planned anew."""
+        mark = f"{ends.source.read_schema_mark()} {ends.target.read_schema_mark()}"
+        known, self._mark = self._mark, mark
+        # The first mark may be that of tables which have changed between the planning and now.
+        if known != mark if known else not ends.same():
+            self._mark = ""
+            raise SchemaError(
+                "tables of this link have changed; it is planned anew", hint="run: replicator schema diff"
+            )
+
+    def _move(self, ends: Ends, *, patient: bool = False) -> bool:
+        """Move batches until nothing is left; whether rows changed.
+
+        Where a backfill has to wait because of its rate, changes go on without it; ``patient``: the wait is sat out here.
+        """
         changed = False
         while not self._stop.is_set():
-            outcome = run_once(ends.source, ends.target, self._batch_changes)
-            if outcome is None:
+            load = not self._pace.rest()
+            outcome = run_once(ends.source, ends.target, self._batch_changes, load=load)
+            if outcome is not None:
+                self._count(outcome, ends.target)
+                changed = changed or bool(outcome.net or outcome.parked)
+                self._healing.stuck = self._healing.stuck or bool(outcome.parked)
+                if outcome.chunk is not None:
+                    self._pace.brought(outcome.chunk, ends.target)
+                if outcome.more or outcome.chunk is not None:
+                    continue
+            if load or not patient:
                 return changed
-            self._count(outcome, ends.target)
-            changed = changed or bool(outcome.net or outcome.parked)
-            self._healing.stuck = self._healing.stuck or bool(outcome.parked)
-            if not outcome.more:
-                return changed
+            self._stop.wait(min(self._pace.rest(), _BREATH))
         return changed
 
     def _heal(self, ends: Ends) -> None:
@@ -183,7 +237,7 @@ class Worker:
         self._say(
             state=LinkState.MOVING, batches=was.batches + 1, changes=was.changes + outcome.changes, net=was.net + outcome.net,
             conflicts=was.conflicts + outcome.conflicts, parked=was.parked + outcome.parked, error="", retries=0,
-            rows=tuple(rows),
+            rows=tuple(rows), loaded=was.loaded + (outcome.chunk.rows if outcome.chunk else 0),
         )  # fmt: skip
 
     def _say(self, **changes: object) -> None:
@@ -200,7 +254,8 @@ class Worker:
                 if self.report.state is not LinkState.WAITING:
                     self._say(state=LinkState.WAITING, error="", retries=0)
                 if not self._stop.is_set():
-                    ends.source.wait(min(self._contact_seconds, self._healing.rest()))
+                    pause = self._pace.rest() or self._contact_seconds
+                    ends.source.wait(min(pause, self._contact_seconds, self._healing.rest()))
             except ReplicatorError as error:
                 self._pause_after(error)
         self._close()
@@ -214,16 +269,26 @@ class Worker:
                 self._heal(ends)
             if not self._keep_open and self.report.link.direction.rises:
                 ends.target.close()
+        self._tend()
         return ends
+
+    def _tend(self) -> None:
+        """See that the outbox keeps within its limits; what there is to say of it is said once."""
+        told = self._guard()
+        if told != self.report.outbox:
+            self._say(outbox=told)
 
     def _pause_after(self, error: ReplicatorError) -> None:
         """Drop the connections (their state is unknown) and wait: longer each time, and never in step with others."""
         retries = self.report.retries + 1
         self._close()
         self._failed = True
+        with suppress(ReplicatorError):  # an outbox that does not answer either: the error in hand says enough
+            self._tend()
         self._say(state=LinkState.RETRYING, error=str(error), retries=retries)
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(retries - 1, 16))
-        pause = longest if isinstance(error, RetryableError) else _PERSON_PAUSE
+        soon = isinstance(error, RetryableError) or (isinstance(error, SchemaError) and retries <= _REPLANS)
+        pause = longest if soon else _PERSON_PAUSE
         self._stop.wait(pause * random.uniform(0.5, 1.0))
 
     def _close(self) -> None:
@@ -264,3 +329,20 @@ class _Healing:
         self._pause = min(2 * self._pause, _LONGEST_HEALING) if hopeless else _FIRST_HEALING
         self._next = time.monotonic() + self._pause
         self.stuck = bool(refused)
+
+
+class _Pace:
+    """When the next chunk of a backfill may be asked for, so that no more rows come in a second than its rate allows."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def rest(self) -> float:
+        """Seconds until then; 0 when it may be now."""
+        return max(self._next - time.monotonic(), 0.0)
+
+    def brought(self, chunk: Chunk, target: Target) -> None:
+        """Count a chunk that came: its rows use up their share of time, from when the last share was over."""
+        rate = next((each.rate for each in target.list_backfills(unfinished=True) if each.id == chunk.backfill), 0)
+        now = time.monotonic()
+        self._next = max(self._next, now) + chunk.rows / rate if rate else now

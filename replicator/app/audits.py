@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from replicator.audit import Audit, Audited, Limits, TableReport, Watch
+from replicator.audit import Audit, Audited, Limits, OnUnequal, TableReport, Watch
 from replicator.errors import SetupError
 from replicator.model import Direction, LinkName, LinkRecord, Position, TableName, TablePlan
 from replicator.settings import CENTRE
@@ -20,15 +20,22 @@ def audited_tables(app: App, site: str) -> list[Audited]:
     links = {link.direction for link in app.links(site)}
     rising = app.link_plans(site, Direction.TO_CENTRE) if Direction.TO_CENTRE in links else ()
     falling = app.link_plans(site, Direction.FROM_CENTRE) if Direction.FROM_CENTRE in links else ()
+    for plan in (*rising, *falling):
+        if plan.hold:
+            message = f"site {site}: table {plan.source.name} cannot be compared: {plan.hold}"
+            raise SetupError(message, hint="run: replicator schema diff")
     down = {plan.source.name: plan for plan in falling}
     found = [Audited(plan, down.pop(plan.target, None)) for plan in rising]
     return found + [Audited(None, plan) for plan in down.values()]
 
 
-def audit_site(app: App, site: str, tables: Sequence[Audited | TablePlan], limits: Limits) -> Iterator[TableReport]:
+def audit_site(
+    app: App, site: str, tables: Sequence[Audited | TablePlan], limits: Limits, on_unequal: OnUnequal | None = None
+) -> Iterator[TableReport]:
     """Audit a site's tables one by one; read only, also while the replicator works.
 
-    A plan of the link to the centre stands for its table, the link from the centre included.
+    A plan of the link to the centre stands for its table, the link from the centre included. ``on_unequal``: called with
+    every row that differs.
     """
     known = {each.rising.source.name: each for each in audited_tables(app, site) if each.rising is not None}
     wanted = [each if isinstance(each, Audited) else known.get(each.source.name, Audited(each)) for each in tables]
@@ -41,7 +48,7 @@ def audit_site(app: App, site: str, tables: Sequence[Audited | TablePlan], limit
         }
         audit = Audit(
             site, ours, theirs, watches.get(Direction.TO_CENTRE), falling=watches.get(Direction.FROM_CENTRE),
-            limits=limits, shared=_shared(app),
+            limits=limits, shared=_shared(app), on_unequal=on_unequal,
         )  # fmt: skip
         yield from audit.run(wanted)
 

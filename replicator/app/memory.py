@@ -23,16 +23,18 @@ class Memory:
         self._known: dict[str, Catalogue] | None = None
         self._lock = threading.Lock()
 
-    def keep(self, site: str, catalogue: Catalogue) -> None:
-        """Remember a site as it is now."""
+    def keep(self, site: str, catalogue: Catalogue) -> Catalogue | None:
+        """Remember a site as it is now; as it was remembered until now, where that is different."""
         seen = kept(catalogue)
         with self._lock:
             known = self._read()
-            if known.get(site) == seen:
-                return
+            before = known.get(site)
+            if before == seen:
+                return None
             with closing(self._opened()) as centre:
                 centre.remember_site(self._topology, site, seen)
             known[site] = seen
+            return before
 
     def recall(self, site: str) -> Catalogue | None:
         """The site as it was when it answered last; None where it never did."""

@@ -9,16 +9,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from replicator.app.audits import audit_site, audited_tables
+from replicator.app.backfills import read_backfills
 from replicator.app.engines import CapturedSource, Engines
+from replicator.app.gaps import bring_missed
 from replicator.app.memory import Memory
-from replicator.audit import Audited, Limits, TableReport
+from replicator.app.mending import Mender
+from replicator.app.outboxes import Guards
+from replicator.audit import Audited, Limits, OnUnequal, TableReport
+from replicator.engines.postgres.wal.installer import PostgresWalInstaller
 from replicator.errors import ReplicatorError, SetupError
+from replicator.holding import hold_absent
 from replicator.install import Roles, install_database
 from replicator.model import (
+    Backfill,
     Catalogue,
     CentralTable,
     DatabasePlan,
@@ -28,7 +35,7 @@ from replicator.model import (
     LinkRecord,
     TablePlan,
 )
-from replicator.ports import Auditable, Installable, Target
+from replicator.ports import Auditable, Epochs, Installable, Orders, Outbox, Target
 from replicator.resolve import matches
 from replicator.settings import CENTRE, Database, Settings, load, with_params
 from replicator.shapes import in_foreign_key_order
@@ -50,6 +57,7 @@ class App:
         self._filled: Settings | None = None
         self._lock = threading.Lock()
         self._memory = Memory(settings.topology, lambda: self.installable(CENTRE))
+        self.mender = Mender(self)
         self.away: dict[str, ReplicatorError] = {}
         """Sites that do not answer and are taken as the centre knew them last, for work at the centre alone."""
 
@@ -96,24 +104,48 @@ class App:
         """A place as a database to digest; close it."""
         return self._engines.auditable(place)
 
+    def orders(self, place: str) -> Orders:
+        """A place as a database with backfills on record; close it."""
+        return self._engines.orders(place)
+
+    def epochs(self, place: str) -> Epochs:
+        """A place as a database that begins a new epoch; close it."""
+        return self._engines.epochs(place)
+
+    def outbox(self, place: str) -> Outbox:
+        """A place's outbox, to be measured and kept within its limits; close it."""
+        return self._engines.outbox(place)
+
+    def log_of(self, site: str) -> PostgresWalInstaller | None:
+        """A site's capture from its log, where it has one; close it."""
+        return self._engines.log_of(site)
+
     def source(self, link: LinkName, plans: Sequence[TablePlan]) -> CapturedSource:
-        """Where a link's changes come from; close it."""
-        return self._engines.source(link, plans)
+        """Where a link's changes come from, for one who only looks on; close it."""
+        return self._engines.source(link, plans, looks=True)
 
     def target(self, link: LinkName, plans: Sequence[TablePlan]) -> Target:
         """Where a link's changes go; close it."""
         return self._engines.target(link, plans)
 
-    def connect(self, site: str, direction: Direction = Direction.TO_CENTRE, *, keep_open: bool = True) -> Ends:
-        """Both ends of a link, planned against the catalogues as they are now."""
+    def connect(
+        self, site: str, direction: Direction = Direction.TO_CENTRE, *, keep_open: bool = True, again: bool = False
+    ) -> Ends:
+        """Both ends of a link, planned against the catalogues as they are now.
+
+        Where the site's tables are not as they were, or with ``again`` (after an error), capture that no longer fits its tables
+        is made anew.
+        """
         link = self.link(site, direction)
         if site in self.away:
             self.forget(site)
         plans = self.link_plans(site, direction)
         with self._lock:
             catalogue = self._catalogues[site]
-        self._memory.keep(site, catalogue)
-        return Ends(self._engines.source(link, plans, keep_open=keep_open), self.target(link, plans))
+        news = self.mender.look(link, plans, catalogue, self._memory.keep(site, catalogue), again=again)
+        source = self._engines.source(link, plans, keep_open=keep_open)
+        same = (lambda: self.mender.is_as_planned(site)) if again else (lambda: True)
+        return Ends(source, self.target(link, plans), tuple(news), same)
 
     # --- catalogues ---
 
@@ -164,6 +196,13 @@ class App:
         database = self.database(place)
         return database.engine is Engine.SQLITE and not database.path.exists()
 
+    def catalogue(self, place: str) -> Catalogue:
+        """A place's tables as they were read last, or now. Raises what reading them raises."""
+        if not self.knows(place):
+            self._require(place)
+        with self._lock:
+            return self._catalogues[place]
+
     def knows(self, place: str) -> bool:
         """Whether the place's catalogue has been read."""
         return place in self._catalogues
@@ -189,7 +228,7 @@ class App:
         """
         if CENTRE not in self._catalogues:
             self._require(CENTRE)
-        settings = self._with_params()
+        settings = self.filled_settings()
         with self._lock:
             known = frozenset(self._catalogues)
             if self._compiled is None or self._compiled[0] != known:
@@ -197,7 +236,7 @@ class App:
                 self._compiled = known, compile_topology(settings, sites, self._catalogues[CENTRE])
             return self._compiled[1]
 
-    def _with_params(self) -> Settings:
+    def filled_settings(self) -> Settings:
         """The settings with the sites' parameters from their table at the centre, where the YAML names one."""
         wanted = self.settings.params_from
         if wanted is None:
@@ -236,17 +275,20 @@ class App:
         return self.topology().central
 
     def link_plans(self, site: str, direction: Direction = Direction.TO_CENTRE) -> tuple[TablePlan, ...]:
-        """A link's plans; another site whose tables do not fit the topology does not stop this one (invariant 9)."""
+        """A link's plans; another site whose tables do not fit the topology does not stop this one (invariant 9).
+
+        What does not fit at this site, because one side has changed, is held: see TablePlan.
+        """
         for place in (site, CENTRE):
             if place not in self._catalogues:
                 self._require(place)
+        centre = self.catalogue(CENTRE)
         try:
-            return self.plans(site) if direction.rises else self.downward(site)
+            found = self.plans(site) if direction.rises else self.downward(site)
         except SetupError:
-            with self._lock:
-                catalogue, centre = self._catalogues[site], self._catalogues[CENTRE]
-            alone = compile_site(self._with_params(), site, catalogue, centre)
-            return _parents_first(alone.plans[site]) if direction.rises else alone.downward[site]
+            alone = compile_site(self.filled_settings(), site, self.catalogue(site), centre, lenient=True)
+            found = _parents_first(alone.plans[site]) if direction.rises else alone.downward[site]
+        return tuple(hold_absent(plan, centre) for plan in found) if direction.rises else found
 
     def roles(self, place: str) -> Roles:
         """What is to be installed at a place; at the centre for the sites whose catalogues were read so far."""
@@ -268,12 +310,18 @@ class App:
         """All tables of a site that can be audited. Raises as ``link_plans``."""
         return audited_tables(self, site)
 
-    def audit(self, site: str, tables: Sequence[Audited | TablePlan], limits: Limits) -> Iterator[TableReport]:
+    def audit(
+        self, site: str, tables: Sequence[Audited | TablePlan], limits: Limits, on_unequal: OnUnequal | None = None
+    ) -> Iterator[TableReport]:
         """Audit a site's tables one by one; read only, also while the replicator works.
 
-        A plan of the link to the centre stands for its table.
+        A plan of the link to the centre stands for its table. ``on_unequal``: called with every row that differs.
         """
-        return audit_site(self, site, tables, limits)
+        return audit_site(self, site, tables, limits, on_unequal)
+
+    def backfills(self, sites: Sequence[str]) -> tuple[list[Backfill], dict[str, ReplicatorError]]:
+        """All backfills on record of the sites' links, oldest first per link, and the places that did not answer."""
+        return read_backfills(self, sites)
 
     def install(self, place: str, advance: Callable[[int, str], None]) -> tuple[DatabasePlan, Roles]:
         """Put our tables and triggers into one database, and user tables it lacks; what was run, and for what."""
@@ -291,6 +339,8 @@ class App:
             for site in self.sites:
                 if self.knows(site) and site not in self.away:
                     self._memory.keep(site, self._catalogues[site])
+        else:
+            bring_missed(self, place)
         return done
 
     def _lacks_tables(self, place: str, roles: Roles) -> bool:
@@ -303,13 +353,18 @@ class App:
         links = [link for site in sites for link in self.links(site)]
         few = len(links) <= _CONNECTIONS
         turn = None if few else threading.BoundedSemaphore(_CONNECTIONS)
+        guards = Guards(self)
         return [
             Worker(
                 link, self._connector(link, few), batch_changes=self.settings.defaults.batch_changes,
-                listen=listen, slot=turn, keep_open=few,
+                listen=listen, slot=turn, keep_open=few, guard=guards.of(link),
             )
             for link in links
         ]  # fmt: skip
+
+    def keep_filling(self, sites: Sequence[str]) -> AbstractContextManager[None]:
+        """For the service: where changes are captured from a log, it is read also while the centre does not answer."""
+        return self._engines.keep_filling(sites)
 
     def _connector(self, link: LinkName, keep_open: bool) -> Callable[[bool], Ends]:
         """Opens a link's ends; after an error it reads both sides' tables anew, as they may have changed."""
@@ -318,7 +373,7 @@ class App:
             if again:
                 for place in (link.site, CENTRE):
                     self.forget(place)
-            return self.connect(link.site, link.direction, keep_open=keep_open)
+            return self.connect(link.site, link.direction, keep_open=keep_open, again=again)
 
         return connect
 

@@ -33,15 +33,32 @@ from replicator.audit.report import (
 from replicator.audit.settle import LOT, Judged, ParkedKeys, Settler, Watch, Watches
 from replicator.audit.sides import Audited, Sides, difference, not_compared, sides_of
 from replicator.errors import ReplicatorError
-from replicator.model import TableName, TablePlan
+from replicator.model import Key, TableName, TablePlan
 from replicator.ports import Auditable
 
 __all__ = [
     "EXIT_CODES", "EXIT_ERROR", "SCHEMA", "Audit", "AuditReport", "AuditVerdict", "Audited", "ColumnDifference", "Kind",
-    "Limits", "ParkedKeys", "RowDifference", "TableReport", "Watch", "table_lines", "to_json", "to_lines",
+    "Limits", "OnUnequal", "ParkedKeys", "RowDifference", "TableReport", "Unequal", "Watch", "table_lines", "to_json",
+    "to_lines",
 ]  # fmt: skip
 
 OnDifference = Callable[[TableReport, RowDifference], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Unequal:
+    """A row that differs for good, as it can be asked for again: its key as the source of each of the table's links spells it.
+
+    ``rising``: the link to the centre; ``falling``: the one from it. ``None`` where the table has no such link.
+    """
+
+    kind: Kind
+    parked: bool
+    rising: Key | None
+    falling: Key | None
+
+
+OnUnequal = Callable[[Audited, Unequal], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +88,7 @@ class Audit:
         shared: target tables that other sites write too without key constants: their extra rows are not judged.
         falling: what is in flight from the centre, and parked at the site; needed for tables whose changes come from there.
         on_difference: called with every differing row, listed or not.
+        on_unequal: the same, with what is needed to bring the row anew.
         pause: waits between two looks at keys in flight.
         clock: seconds, growing.
     """
@@ -86,12 +104,14 @@ class Audit:
         limits: Limits | None = None,
         shared: Collection[TableName] = (),
         on_difference: OnDifference | None = None,
+        on_unequal: OnUnequal | None = None,
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._site, self._source, self._target, self._rising, self._falling = site, source, target, watch, falling
         self._limits = limits or Limits()
         self._shared, self._on_difference, self._pause, self._clock = shared, on_difference, pause, clock
+        self._on_unequal = on_unequal
         self._proven: dict[str, str] = {}
 
     def run(self, plans: Iterable[TablePlan | Audited]) -> Iterator[TableReport]:
@@ -143,7 +163,7 @@ class Audit:
         settler = Settler(sides, self._source, self._target, watches, shared=shared)
         waiting: list[str] = []
         for keys in finder.candidates(digests):
-            self._note(report, sides, settler.look(keys), waiting)
+            self._note(report, sides, settler, settler.look(keys), waiting)
         self._settle(report, sides, settler, waiting)
         _conclude(report)
 
@@ -160,17 +180,25 @@ class Audit:
             keys, waiting = waiting, []
             while keys and self._clock() < deadline:
                 part, keys = keys[:LOT], keys[LOT:]
-                self._note(report, sides, settler.look(part, lot=lot), waiting)
+                self._note(report, sides, settler, settler.look(part, lot=lot), waiting)
             waiting += keys
         report.in_flight += len(waiting)
 
-    def _note(self, report: TableReport, sides: Sides, found: Iterable[Judged | str], waiting: list[str]) -> None:
+    def _note(
+        self, report: TableReport, sides: Sides, settler: Settler, found: Iterable[Judged | str], waiting: list[str]
+    ) -> None:
         for each in found:
             if isinstance(each, Judged):
                 row = difference(sides, each.key, each.source, each.target, parked=each.parked)
                 _add(report, row, self._limits.listed)
                 if self._on_difference:
                     self._on_difference(report, row)
+                if self._on_unequal:
+                    rising, falling = (
+                        None if plan is None else settler.key_for(each, rises=rises)
+                        for rises, plan in ((True, sides.audited.rising), (False, sides.audited.falling))
+                    )
+                    self._on_unequal(sides.audited, Unequal(row.kind, row.parked, rising, falling))
             elif len(waiting) < self._limits.waiting:
                 waiting.append(each)
             else:

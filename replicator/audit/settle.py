@@ -140,6 +140,16 @@ class Settler:
             else:
                 yield Judged(key, tuple(source[key]), tuple(target[key]), self._texts(key) in parked)
 
+    def key_for(self, judged: Judged, *, rises: bool) -> Key:
+        """A judged row's key as the source of the link to the centre, or from it, spells it, in that link's key order.
+
+        Of a row the source does not have: as it would; where nobody can know that, as the key reads.
+        """
+        order = self._sides.key_order(rising=rises)
+        rows = judged.source if rises else judged.target
+        found = [row.native for row in rows] or self._natives(judged.key, rises=rises) or [self._texts(judged.key)]
+        return tuple(found[0][place] for place in order)
+
     def _parked(self) -> set[tuple[str | None, ...]]:
         """Keys with a parked change at either end, in the audit's key order."""
         found: set[tuple[str | None, ...]] = set()

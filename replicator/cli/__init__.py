@@ -25,10 +25,14 @@ COMMANDS: Mapping[str, str] = {
     "run": "run",
     "status": "status",
     "audit": "audit",
+    "backfill": "backfill",
+    "resync": "resync",
     "parked": "parked",
     "conflicts": "conflicts",
     "history": "history",
+    "schema": "schema",
     "change": "change",
+    "rejoin": "rejoin",
     "uninstall": "install",
     "simulate": "simulate",
     "demo": "demo",
@@ -94,10 +98,22 @@ class Door(click.Group):
         show_error(message, hint, as_json=bool(ctx.meta.get(JSON)))
 
 
+def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    from replicator.sqlfiles import names
+
+    if wanted and not ctx.resilient_parsing:
+        levels = [
+            names(f"sql/{engine}/migrations")[-1].split("_", 1)[0].lstrip("0") for engine in ("postgres", "sqlite")
+        ]
+        click.echo(f"replicator, version {__version__} (schema {levels[0]} on PostgreSQL, {levels[1]} on SQLite)")
+        ctx.exit()
+
+
 @click.group(
     cls=Door, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(__version__, "--version", prog_name="replicator")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+              help="Show the version, and the schema of our tables it works with.")  # fmt: skip
 @debug_option
 def main() -> None:
     """Replicate the changes of many SQLite and PostgreSQL databases to one central database, with proof.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from replicator.cli.check import config_flag
+from replicator.cli.loading import resync_hints
 from replicator.cli.options import common, open_app
 from replicator.cli.output import BAD, EXIT_ERROR, GOOD, WARN, progress, say, show_json
 from replicator.errors import ReplicatorError, SettingsError, SetupError
@@ -60,6 +62,8 @@ def audit(config: str, sites: Sequence[str], as_json: bool, tables: Sequence[str
     else:
         *_, verdict = to_lines(report)
         _show([verdict], str(report.verdict))
+        for hint in resync_hints(report, config_flag(config)):
+            say(hint)
     dead = [site for site in chosen if site in failed]
     raise SystemExit(EXIT_ERROR if len(dead) == len(chosen) else report.exit_code)
 

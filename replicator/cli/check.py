@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ Exit codes: 0 nothing stands in the way, 1 there is a problem, 3 error (such as 
 @click.option("--problems", is_flag=True, help="Leave out what is right.")
 def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> None:
     """Check connections, rights, versions, settings, keys, types and clocks; each with the fix. Changes nothing."""
+    from replicator.app.outboxes import capacities
+    from replicator.capacity import check_outboxes
     from replicator.check import (
         Report,
         check_clocks,
@@ -59,6 +62,10 @@ def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> N
     for finding in check_clocks(alive, CENTRE, app.installable) if CENTRE in alive else ():
         report.add(finding.place, [finding])
     for finding in check_hybrids(alive, app.installable):
+        report.add(finding.place, [finding])
+    for finding in _lingering(app, [site for site in chosen if site in alive]) if CENTRE in alive else ():
+        report.add(finding.place, [finding])
+    for finding in check_outboxes(capacities(app, alive)) if fits else ():
         report.add(finding.place, [finding])
     report.add("topology", rules)
     for finding in _concerns(app) if fits and not lacks_rights(report.findings.get(CENTRE, ())) else ():
@@ -90,6 +97,14 @@ def _concerns(app: App) -> list[Finding]:
         return [*found, *check_skews(topology, app.read_links()[0])]
     except ReplicatorError as error:
         return [*found, finding_of(app.database(CENTRE).shown, "links", error)]
+
+
+def _lingering(app: App, sites: Sequence[str]) -> list[Finding]:
+    """Backfills nobody carries on."""
+    from replicator.backfill import find_lingering
+
+    found, _ = app.backfills(sites)  # a place that does not answer has its finding
+    return list(find_lingering(found, int(time.time() * 1e6)))
 
 
 def _looks(app: App, place: str, *, fits: bool) -> Looks:

@@ -45,7 +45,7 @@ class Watcher:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._last: dict[LinkName, LinkReport] = {}
-        self._changes = 0
+        self._changes = self._loaded = 0
         self._lock = threading.Lock()
 
     def listen(self, report: LinkReport) -> None:
@@ -54,6 +54,7 @@ class Watcher:
             before = self._last.get(report.link)
             self._last[report.link] = report
         link = str(report.link)
+        self._tell_of_outbox(report, before)
         if report.error:
             if before is None or before.error != report.error:
                 message, _, hint = report.error.partition("\n  hint: ")
@@ -65,6 +66,8 @@ class Watcher:
             self._log.write("link_up", link=link)
         elif before.error:
             self._log.write("recovered", link=link, retries=before.retries)
+        for line in report.news if before is None or before.news != report.news else ():
+            self._log.write("schema", link=link, what=line)
         parked = report.parked - (before.parked if before else 0)
         conflicts = report.conflicts - (before.conflicts if before else 0)
         healed = report.healed - (before.healed if before else 0)
@@ -77,6 +80,10 @@ class Watcher:
         if conflicts:
             self._log.write("conflicts", link=link, decided=conflicts)
 
+    def _tell_of_outbox(self, report: LinkReport, before: LinkReport | None) -> None:
+        if report.outbox != (before.outbox if before else ""):
+            self._log.write("outbox", link=str(report.link), problem=report.outbox or "has room again")
+
     def crashed(self, report: LinkReport, error: Exception) -> None:
         """A worker's thread ended by a bug: in full."""
         full = "".join(traceback.format_exception(error)) if not isinstance(error, ReplicatorError) else str(error)
@@ -88,6 +95,8 @@ class Watcher:
         new, self._changes = changes - self._changes, changes
         failing = list(dict.fromkeys(report.link.site for report in reports if report.error))
         parked = sum(report.parked for report in reports)
+        loaded = sum(report.loaded for report in reports)
+        fresh, self._loaded = loaded - self._loaded, loaded
         rate = round(new / seconds, 1)
         self._log.write(
             "summary",
@@ -97,6 +106,7 @@ class Watcher:
             per_second=rate,
             total=changes,
             parked=parked,
+            backfilled=fresh or None,
         )
         return f"{len(reports)} links, {len(failing)} failing, {new} changes in {seconds:.0f} s"
 

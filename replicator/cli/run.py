@@ -72,6 +72,7 @@ class _Drained:
     healed: int
     error: str = ""
     hint: str = ""
+    news: tuple[str, ...] = ()
 
 
 @click.command(epilog=_SYNC_EPILOG, short_help="Bring everything over once.")
@@ -119,7 +120,7 @@ def _drained(worker: Worker, failure: Exception | None) -> _Drained:
     counts = (report.batches, report.changes, report.net, report.conflicts, still, report.healed)
     about = (str(report.link), report.link.site, str(report.link.direction))
     if failure is None:
-        return _Drained(*about, "drained", *counts)
+        return _Drained(*about, "drained", *counts, news=report.news)
     if isinstance(failure, ReplicatorError):
         return _Drained(*about, "failed", *counts, failure.message, failure.hint)
     return _Drained(*about, "failed", *counts, f"unexpected {type(failure).__name__}: {failure}", "this is a bug")
@@ -132,6 +133,8 @@ def _show_drained(drained: Sequence[_Drained], seconds: float, config: str) -> N
         for each in drained
     ]
     show_table(head, rows, [BAD if each.error else WARN if each.parked else "" for each in drained])
+    for line in dict.fromkeys(line for each in drained for line in each.news):
+        say(line, WARN)
     for each in drained:
         if each.error:
             show_error(f"{each.link}: {each.error}", each.hint)
@@ -164,13 +167,14 @@ def run(config: str, sites: Sequence[str], grace: float, log_format: str, summar
     service = Service(workers, watcher.crashed)
     signals = Signals()
     log.write("started", topology=app.settings.topology, links=len(workers), pid=os.getpid(), config=config)
-    service.start()
-    notify("READY=1")
-    while not (caught := signals.wait(summary)):
-        notify(f"STATUS={watcher.summary(service.reports(), summary)}")
-    log.write("stopping", signal=caught)
-    notify("STOPPING=1")
-    clean = service.stop(grace)
+    with app.keep_filling(chosen):
+        service.start()
+        notify("READY=1")
+        while not (caught := signals.wait(summary)):
+            notify(f"STATUS={watcher.summary(service.reports(), summary)}")
+        log.write("stopping", signal=caught)
+        notify("STOPPING=1")
+        clean = service.stop(grace)
     totals = service.reports()
     log.write("stopped", clean=clean, changes=sum(r.changes for r in totals), parked=sum(r.parked for r in totals))
     if not clean:

@@ -29,7 +29,7 @@ write final, superseded by somebody who had seen it, or on record as a conflict.
 
 Exit codes: 0 every history converged, 1 one did not, 3 error.
 """
-_ENGINES = ("given", "sqlite", "postgres", "mixed", "crossed")
+_ENGINES = ("given", "sqlite", "postgres", "mixed", "crossed", "wal")
 
 
 @click.command(epilog=_EPILOG, short_help="Play random histories on throw-away databases; does it converge?")
@@ -45,7 +45,7 @@ _ENGINES = ("given", "sqlite", "postgres", "mixed", "crossed")
 @click.option("--sites", metavar="N[..M]", default="2..5", show_default=True, help="How many sites, in turn.")
 @click.option("--engine", "engines", type=click.Choice(_ENGINES), default="given", show_default=True,
               help="sqlite: every place as a SQLite file. For ours: postgres, mixed (centre and every second site are "
-              "PostgreSQL), crossed (the other sites are).")  # fmt: skip
+              "PostgreSQL), crossed (the other sites are), wal (postgres, sites captured from their logs).")  # fmt: skip
 @click.option("--server", metavar="URL", default="", envvar="REPLICATOR_SIMULATE_SERVER",
               help="A PostgreSQL server for throw-away databases; default one of our own.")  # fmt: skip
 @click.option("--replay", metavar="FILE", type=click.Path(path_type=Path), help="A history that --keep wrote.")
@@ -112,7 +112,7 @@ def _show(report: Report, plan: Plan) -> None:
     say(
         f"{count(report.histories, 'history', 'histories')} in {seconds(report.seconds)}: {count(counts.writes, 'write')}, "
         f"{count(counts.batches, 'batch', 'batches')}, {count(counts.conflicts, 'conflict')}, {counts.parked:,} parked, "
-        f"{count(counts.crashes, 'crash', 'crashes')}, {count(counts.restores, 'file')} put back "
+        f"{count(counts.crashes, 'crash', 'crashes')}, {count(counts.restores, 'database')} put back "
         f"({counts.noticed:,} noticed)"
     )
     for failed in report.failed:

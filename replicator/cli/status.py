@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from replicator.cli.check import config_flag
+from replicator.cli.loading import document, title, told
 from replicator.cli.options import common, open_app
+from replicator.cli.outboxes import show_outboxes
 from replicator.cli.output import (
     BAD,
     EXIT_DIFFERENT,
@@ -25,6 +28,7 @@ from replicator.cli.output import (
 
 if TYPE_CHECKING:
     from replicator.app import App
+    from replicator.capacity import Capacity
     from replicator.model import Finding, LinkName, LinkRecord
     from replicator.ports import Source
     from replicator.status import LinkStatus
@@ -37,9 +41,11 @@ States:
   never ran     nothing has been brought yet; `oldest`: since the link's install
   unreachable   the site or the centre does not answer
   broken        both answer, but a person has to mend something first
-  expired       away for longer than the retention: README, “A restored or re-created site”
+  expired       away for longer than the retention: replicator rejoin
 
 Of a site that is away, the link from the centre is shown from what the centre knows.
+
+Below the links: each outbox with the room it has, and how long that lasts at the present rate if nothing is taken out.
 
 \b
 Examples:
@@ -47,7 +53,7 @@ Examples:
   replicator status --max-lag 30 --json
 
 Exit codes: 0 every link is healthy, 1 one is not (not up to date or behind, older than --max-lag, or with parked
-changes), 3 the centre does not answer.
+changes), or an outbox is full or no longer written, 3 the centre does not answer.
 """
 
 
@@ -60,12 +66,20 @@ def status(config: str, sites: Sequence[str], as_json: bool, max_lag: float) -> 
 
     Links to the centre and from it are shown apart.
 
+    Backfills that are not done are named below, with their rows and rate.
+
     Everything is asked of the databases now; nothing is read from a flag.
     """
+    from replicator.backfill import Progress, average
+
     app = open_app(config)
     found = read(app, app.chosen(sites))
     ahead = _clocks(app, sites)
-    healthy = all(each.healthy(max_lag) for each in found)
+    backfills = [each for each in app.backfills(app.chosen(sites))[0] if each.unfinished]
+    now = int(time.time() * 1e6)
+    outboxes = _outboxes(app, sites)
+    held = [line for site in app.chosen(sites) for line in app.mender.held(site)]
+    healthy = all(each.healthy(max_lag) for each in found) and all(each.healthy for each in outboxes)
     if as_json:
         links = [
             {"site": each.link.site, "direction": each.link.direction, "healthy": each.healthy(max_lag), **_plain(each)}
@@ -73,12 +87,21 @@ def status(config: str, sites: Sequence[str], as_json: bool, max_lag: float) -> 
         ]
         show_json({
             "topology": app.settings.topology, "healthy": healthy, "max_lag_seconds": max_lag, "links": links,
-            "clocks": [asdict(each) for each in ahead],
+            "clocks": [asdict(each) for each in ahead], "backfills": [document(each, now) for each in backfills],
+            "held": held, "outboxes": [{**asdict(each), "healthy": each.healthy} for each in outboxes],
         })  # fmt: skip
     else:
-        _show(found, max_lag, config_flag(config))
+        _show(found, max_lag, config_flag(config), outboxes)
         for each in ahead:
             say(f"warning: {each.subject} of {each.place}: {each.message}. {each.fix}", WARN)
+        for each_order in backfills:
+            say(
+                f"backfill {title(each_order)}: {each_order.state}, {told(Progress(each_order, average(each_order, now)))}"
+            )
+        for line in held:
+            say(line, WARN)
+        if backfills:
+            say(f"see backfills: replicator backfill status{config_flag(config)}")
     raise SystemExit(0 if healthy else EXIT_DIFFERENT)
 
 
@@ -121,6 +144,14 @@ def _clocks(app: App, sites: Sequence[str]) -> list[Finding]:
     )
 
 
+def _outboxes(app: App, sites: Sequence[str]) -> list[Capacity]:
+    """The outboxes of the places that answer."""
+    from replicator.app.outboxes import capacities
+    from replicator.settings import CENTRE
+
+    return capacities(app, (CENTRE, *app.chosen(sites)))
+
+
 def _of(link: LinkName, records: Sequence[LinkRecord]) -> LinkRecord | None:
     return next((record for record in records if record.link == link), None)
 
@@ -131,7 +162,7 @@ def _plain(each: LinkStatus) -> dict[str, object]:
     return document
 
 
-def _show(found: Sequence[LinkStatus], max_lag: float, flag: str) -> None:
+def _show(found: Sequence[LinkStatus], max_lag: float, flag: str, outboxes: Sequence[Capacity]) -> None:
     head = ["link", "state", "behind", "oldest", "last proof", "parked", "conflicts", "skew"]
     undecided = any(each.undecided for each in found)
     if undecided:
@@ -148,11 +179,8 @@ def _show(found: Sequence[LinkStatus], max_lag: float, flag: str) -> None:
             row.insert(7, f"{each.undecided:,}")
         rows.append(row)
     show_table(head, rows, [_style(each, max_lag) for each in found])
-    for each in found:
-        if each.horizon_holder:
-            say(f"{each.link}: held back by {each.horizon_holder}", WARN)
-        if each.problem:
-            show_error(f"{each.link}: {each.problem}", each.hint)
+    _show_troubles(found)
+    show_outboxes(outboxes)
     bad = [each for each in found if not each.healthy(max_lag)]
     if bad:
         say(f"{count(len(bad), 'link')} of {len(found)} not healthy: {', '.join(str(each.link) for each in bad)}", BAD)
@@ -162,6 +190,16 @@ def _show(found: Sequence[LinkStatus], max_lag: float, flag: str) -> None:
         say(f"see what is parked: replicator parked list{flag}")
     if undecided:
         say(f"decide what waits for you: replicator conflicts list --waiting{flag}")
+
+
+def _show_troubles(found: Sequence[LinkStatus]) -> None:
+    for each in found:
+        if each.horizon_holder:
+            say(f"{each.link}: held back by {each.horizon_holder}", WARN)
+        if each.alarm:
+            say(f"{each.link}: {each.alarm}", WARN)
+        if each.problem:
+            show_error(f"{each.link}: {each.problem}", each.hint)
 
 
 def _style(each: LinkStatus, max_lag: float) -> str:

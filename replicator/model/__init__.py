@@ -1,11 +1,15 @@
 """Values that travel between the floors: frozen dataclasses and enums, no I/O. See the glossary in README."""
 
-from replicator.model.backfill import Backfill, BackfillState, Chunk, ChunkRequest, Prefer
+from replicator.model.backfill import Backfill, BackfillState, Chunk, ChunkRequest, Prefer, backfill_of
 from replicator.model.catalogue import Catalogue, ColumnShape, ForeignKeyShape, TableName, TableShape, UniqueShape
+from replicator.model.identity import database_id, lineage
 from replicator.model.kept import decode_catalogue, encode_catalogue, kept
+from replicator.model.level import level_findings, require_level
+from replicator.model.outbox import Cap, OutboxFacts, WhenFull
 from replicator.model.plan import (
     CentralTable,
     ColumnPlan,
+    HeldColumn,
     LinkName,
     PolicyPlan,
     Relation,
@@ -47,6 +51,7 @@ from replicator.model.words import (
 __all__ = [
     "Backfill",
     "BackfillState",
+    "Cap",
     "CapturedChange",
     "Catalogue",
     "CentralTable",
@@ -62,11 +67,13 @@ __all__ = [
     "Engine",
     "Finding",
     "ForeignKeyShape",
+    "HeldColumn",
     "Key",
     "Lag",
     "LinkName",
     "LinkRecord",
     "Op",
+    "OutboxFacts",
     "Outcome",
     "ParkedChange",
     "ParkedState",
@@ -90,7 +97,13 @@ __all__ = [
     "TruncatePolicy",
     "UniqueShape",
     "Verdict",
+    "WhenFull",
+    "backfill_of",
+    "database_id",
     "decode_catalogue",
     "encode_catalogue",
     "kept",
+    "level_findings",
+    "lineage",
+    "require_level",
 ]

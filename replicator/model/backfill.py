@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from replicator.model.catalogue import TableName
 from replicator.model.plan import LinkName
-from replicator.model.words import Key
+from replicator.model.words import Direction, Key
 
 
 class Prefer(StrEnum):
@@ -58,6 +58,22 @@ class Backfill:
     started_at: int = 0
     finished_at: int = 0
     reason: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether rows may still be brought."""
+        return self.state in (BackfillState.WAITING, BackfillState.RUNNING, BackfillState.PAUSED)
+
+
+def backfill_of(topology: str, row: Sequence[object]) -> Backfill:
+    """A backfill from a row of ``list_orders``: id, site, direction, the table's schema and name, then the fields in order."""
+    number, site, direction, schema, name, state, prefer, keyed, behind, *numbers, reason = row
+    estimate, rows, differing, chunk_rows, rate, requested, started, finished = (int(str(each)) for each in numbers)
+    return Backfill(
+        int(str(number)), LinkName(topology, str(site), Direction(str(direction))), TableName(str(schema), str(name)),
+        BackfillState(str(state)), Prefer(str(prefer)), bool(keyed), None if behind is None else str(behind), estimate, rows,
+        differing, chunk_rows, rate, requested, started, finished, str(reason),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

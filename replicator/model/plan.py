@@ -141,6 +141,19 @@ class ColumnPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldColumn:
+    """A column of the source that the target cannot take as it is: left out until it can, then all rows are looked at again.
+
+    ``fix`` is the statement or command that mends it, to be run at ``place`` (a site's name, or ``centre``).
+    """
+
+    name: str
+    reason: str
+    place: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
 class TablePlan:
     """One captured table of one site and where its rows go: a topology's table rule compiled against the catalogues.
 
@@ -150,6 +163,8 @@ class TablePlan:
     ``target_shape`` is what the target has, or what ``install`` will create there.
     ``direction`` is the rule's. ``versioned``: the target's ledger also keeps who wrote each row last, and when.
     ``divided``: the site may write rows that its link from the centre does not give it.
+    ``held``: columns left out because the target cannot take them. ``hold``: why no row of the table can be taken, with what
+    to run; its changes are parked at the target until they can.
 
     On a link from the centre, ``source`` is the centre's table and ``target`` the site's. Then ``route`` and ``params``
     (this site's values of the route's columns) say which changes concern the site, and ``where`` which rows it gets (over
@@ -175,6 +190,8 @@ class TablePlan:
     route: Route = Route()
     params: tuple[str, ...] = ()
     source_constants: tuple[tuple[str, str], ...] = ()
+    held: tuple[HeldColumn, ...] = ()
+    hold: str = ""
 
     @property
     def key_indexes(self) -> tuple[int, ...]:

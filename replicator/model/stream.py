@@ -99,6 +99,8 @@ class Lag:
     oldest_changed_at: int
     horizon_holder: str = ""
     """Who holds the horizon back (PostgreSQL: pid, user and age of the oldest open transaction), empty when nobody."""
+    alarm: str = ""
+    """What threatens changes that were not read yet, such as a replication slot near its limit; empty when nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,10 @@ class CapturedChange:
 
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """What the target knows about a link: the last proof. ``undecided``: conflicts that wait for a person."""
+    """What the target knows about a link: the last proof. ``undecided``: conflicts that wait for a person.
+
+    ``stamp``: of the batch that ``position`` ended (ports.Batch.stamp).
+    """
 
     link: LinkName
     position: Position | None
@@ -200,6 +205,7 @@ class LinkRecord:
     skew_us: int
     newest_changed_at: int
     undecided: int = 0
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)

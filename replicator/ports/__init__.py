@@ -6,8 +6,11 @@ raises. All methods may raise RetryableError (database away) and SetupError (rig
 """
 
 from replicator.ports.auditable import Auditable, AuditRow, AuditTable, Digest
-from replicator.ports.batch import Base, Batch, OutboxBlock, RowBlock
+from replicator.ports.batch import Base, Batch, OutboxBlock, PlainRows, Readable, RowBlock, ValueBlock
+from replicator.ports.epochs import Begun, Epochs
 from replicator.ports.installable import Installable
+from replicator.ports.orders import Orders
+from replicator.ports.outbox import Outbox
 from replicator.ports.source import InFlight, Source
 from replicator.ports.target import Target
 
@@ -17,11 +20,18 @@ __all__ = [
     "Auditable",
     "Base",
     "Batch",
+    "Begun",
     "Digest",
+    "Epochs",
     "InFlight",
     "Installable",
+    "Orders",
+    "Outbox",
     "OutboxBlock",
+    "PlainRows",
+    "Readable",
     "RowBlock",
     "Source",
     "Target",
+    "ValueBlock",
 ]

@@ -23,6 +23,10 @@ class Installable(Protocol):
         """All user tables with columns, keys, unique and foreign keys. Read only."""
         ...
 
+    def list_captured(self, topology: str) -> Mapping[TableName, Sequence[str]]:
+        """Tables whose changes are captured here for a topology, with their columns, as install wrote it down. Read only."""
+        ...
+
     def read_rows(self, table: TableName) -> Sequence[Mapping[str, object]]:
         """All rows of a small table, column → value as the driver gives it. Read only."""
         ...

@@ -22,6 +22,20 @@ class Source(Protocol):
         """What tells this database from every other and from an older backup of itself. Read only."""
         ...
 
+    def prove_history(self, after: Position | None, stamp: str, target: str) -> bool:
+        """Whether ``after``, with the stamp of the batch it ended, was read from this very history; false: it may have been.
+
+        ``target``: the identity of the link's target (Target.read_identity); a centre knows its sites by the other link.
+        Asked at every contact, before batches are read. Read only. A position that was acknowledged here is known without a
+        stamp. Raises BatchError when it is certain that one end was put back from a backup, copied or made anew: changes were
+        made here that ``after`` knows and this database does not, or more was acknowledged here than ``after`` knows.
+        """
+        ...
+
+    def read_schema_mark(self) -> str:
+        """Another text whenever the plans' tables have other columns, types or keys, or other triggers of ours. Read only."""
+        ...
+
     def read_batch(
         self, after: Position | None, limit: int, wanted: ChunkRequest | None = None
     ) -> AbstractContextManager[Batch | None]:
@@ -86,6 +100,14 @@ class Source(Protocol):
 
     def wake(self) -> None:
         """Make a ``wait`` in another thread return at once (clean stop). Thread-safe."""
+        ...
+
+    def wake_others(self) -> None:
+        """Make the ``wait`` of whoever else reads this source for the link, in whatever process, return soon.
+
+        For news that is not in the outbox: an order at the target. Own short transaction; repeatable. One who does not wait
+        now finds the news at his next look.
+        """
         ...
 
     def close(self) -> None:

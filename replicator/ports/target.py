@@ -52,6 +52,14 @@ class Target(Protocol):
         """The link's position as recorded; ``None`` for a new link."""
         ...
 
+    def read_identity(self) -> str:
+        """What tells this database from every other, as Source.read_identity; empty where it has no name. Read only."""
+        ...
+
+    def read_stamp(self) -> str:
+        """The stamp (ports.Batch) of the batch that the position on record ended; empty where there is none. Read only."""
+        ...
+
     def transaction(self) -> AbstractContextManager[None]:
         """One target transaction: commits at the end, rolls all back on any error."""
         ...
@@ -140,14 +148,19 @@ class Target(Protocol):
         """Pause, go on with (RUNNING) or cancel an unfinished backfill; false when it is not unfinished. Needs no lease."""
         ...
 
+    def read_schema_mark(self) -> str:
+        """Another text whenever the plans' tables have other columns, types or keys. Read only, quick."""
+        ...
+
     def read_clock(self) -> int:
         """The target's wall clock, microseconds since 1970."""
         ...
 
-    def record_contact(self, identity: str, skew_us: int) -> None:
+    def record_contact(self, identity: str, skew_us: int, *, proven: bool = False) -> None:
         """Store the source's identity and clock skew (source minus target). Own transaction.
 
-        Raises BatchError when the link is known under another identity.
+        Raises BatchError when the link is known under another identity, or another site's link under this one. With ``proven``
+        (Source.prove_history) a database that is only on another server now, as pg_upgrade leaves it, is the same.
         """
         ...
 

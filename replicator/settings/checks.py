@@ -38,6 +38,12 @@ def _check_sites(settings: Settings) -> None:
             hint = "each database is one site, and the centre is none of them"
             raise settings.error(f"the same database as {taken[site.identity]}: {site.shown}", key=key, hint=hint)
         taken[site.identity] = f"site {name}"
+        if site.outbox == "bypass" and any(settings.direction_of(rule).falls for rule in settings.tables):
+            raise settings.error(
+                "a site that gets changes from the centre needs its own changes in its outbox",
+                key=f"{key}.outbox",
+                hint="leave outbox out, or set direction: to_centre for all tables",
+            )
 
 
 def _check_rule(settings: Settings, place: int, rule: TableRule) -> None:

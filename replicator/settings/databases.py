@@ -94,16 +94,35 @@ class Database(Model):
         return ("postgres", "" if host in _LOCAL else host, asked.get("port", port) or "5432", name)
 
 
+class Centre(Database):
+    """The centre's database. ``capture`` may be left out: there is one way."""
+
+    capture: Literal["triggers"] = "triggers"
+
+    @field_validator("capture", mode="before")
+    @classmethod
+    def _not_from_log(cls, value: object) -> object:
+        if value == "wal":
+            raise ValueError(
+                "the centre is captured by triggers: they find out inside each transaction which sites a row concerns; "
+                "capture: wal is for sites"
+            )
+        return value
+
+
 class Site(Database):
     """A site: its database, the parameters ``keyed_by`` may use, and how its changes are captured."""
 
     params: Mapping[str, str] = {}
     capture: Literal["triggers", "wal"] = "triggers"
+    outbox: Literal["keep", "bypass"] = "keep"
 
     @model_validator(mode="after")
     def _log_only_on_postgres(self) -> Site:
         if self.capture == "wal" and self.engine is Engine.SQLITE:
             raise ValueError("capture: wal is for PostgreSQL sites; SQLite files are captured by triggers")
+        if self.outbox == "bypass" and self.capture != "wal":
+            raise ValueError("outbox: bypass goes with capture: wal; triggers have nowhere else to write")
         return self
 
 

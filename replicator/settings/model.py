@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from replicator.errors import SettingsError
 from replicator.model import Direction
-from replicator.settings.databases import Database, Model, Site, SitesFrom, mask
+from replicator.settings.databases import Centre, Model, Site, SitesFrom, mask
 from replicator.settings.rules import Defaults, ParamsFrom, PolicyRule, TableRule
 from replicator.yamlfile import YamlFile
 
@@ -19,7 +19,7 @@ class Settings(Model):
     """A topology: the centre, the sites (those of ``sites_from`` included), the table rules, the defaults."""
 
     topology: str = Field(max_length=32, pattern=r"^[a-z][a-z0-9_]*$")
-    centre: Database
+    centre: Centre
     sites: Mapping[str, Site] = {}
     sites_from: Annotated[tuple[SitesFrom, ...], Field(strict=False)] = ()
     params_from: ParamsFrom | None = None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from replicator.model import ConflictKind, Direction, PolicyName, TruncatePolicy
+from replicator.model import Cap, ConflictKind, Direction, PolicyName, TruncatePolicy, WhenFull
 from replicator.settings.databases import Model, Texts
 
 Policy = Annotated[PolicyName, Field(strict=False)]
 Kind = Annotated[ConflictKind, Field(strict=False)]
 Way = Annotated[Direction, Field(strict=False)]
 Truncate = Annotated[TruncatePolicy, Field(strict=False)]
+Full = Annotated[WhenFull, Field(strict=False)]
+_SIZE = "not a size: write 2GB, 500MB or a number of bytes"
 
 
 class Columns(Model):
@@ -105,6 +108,29 @@ class ParamsFrom(Model):
     site: str = Field(min_length=1)
 
 
+class OutboxRule(Model):
+    """How large an outbox may get, in bytes: ``2GB`` or a number. ``max_size`` 0: as large as the disk allows."""
+
+    max_size: int = 0
+    keep_free: int = 512 << 20
+    when_full: Full = WhenFull.WARN
+
+    @field_validator("max_size", "keep_free", mode="before")
+    @classmethod
+    def _bytes(cls, written: object) -> object:
+        if isinstance(written, bool) or not isinstance(written, str | int):
+            raise ValueError(_SIZE)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", str(written).strip(), re.IGNORECASE)
+        if found is None:
+            raise ValueError(_SIZE)
+        return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+    @property
+    def cap(self) -> Cap:
+        """The limits as the guard of an outbox takes them."""
+        return Cap(self.max_size, self.keep_free, self.when_full)
+
+
 class Defaults(Model):
     """What holds where a rule says nothing.
 
@@ -117,3 +143,4 @@ class Defaults(Model):
     batch_changes: int = Field(default=50_000, ge=1, le=10_000_000)
     poll_seconds: float = Field(default=0.5, gt=0, le=3600, strict=False)
     retention_days: float = Field(default=30.0, gt=0, le=36_500, strict=False)
+    outbox: OutboxRule = OutboxRule()

@@ -45,7 +45,8 @@ POLICIES = (
 )  # fmt: skip
 """What our own topology is played with when nothing is said."""
 
-_OPTIONS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
+_OPTIONS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200",
+            "wal_level": "logical", "max_wal_senders": "20"}  # fmt: skip
 _MEMORY = Path("/dev/shm")
 _ROOM = 256 * 2**20
 

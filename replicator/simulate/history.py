@@ -20,7 +20,7 @@ class History:
     Args:
         schema: the tables and places.
         seed: what the history is made from.
-        restorable: sites whose file may be replaced by a copy.
+        restorable: places whose database may be replaced by a copy.
     """
 
     def __init__(self, schema: Schema, seed: int, restorable: frozenset[str] = frozenset()) -> None:

@@ -39,6 +39,12 @@ class Place(Protocol):
     def reset(self) -> None:
         """Back to the state the history starts from; nobody else may be connected."""
 
+    def back_up(self) -> None:
+        """Copy what is committed; nobody else may be connected."""
+
+    def restore(self) -> None:
+        """Put the copy in its place; nobody else may be connected."""
+
     @contextmanager
     def transaction(self, time: int) -> Iterator[None]:
         """An application's transaction while the place's clock shows ``time`` (microseconds since 1970)."""
@@ -177,6 +183,7 @@ class PostgresPlace:
         self._server, self._name = server, name
         self.url = url_of(server, name)
         self._opened: psycopg.Connection | None = None
+        self._slots: list[str] = []
         self.execute_at_server("drop_database", self._name)
         self.execute_at_server("create_database", self._name, "template0")
 
@@ -202,6 +209,7 @@ class PostgresPlace:
 
     def freeze(self) -> None:
         """What is there now is what histories start from."""
+        self._slots = [str(name) for (name,) in self.rows(_sql("postgres", "read_slots"))]
         self.close()
         self.execute_at_server("drop_database", f"{self._name}_0")
         self.execute_at_server("create_database", f"{self._name}_0", self._name)
@@ -211,6 +219,21 @@ class PostgresPlace:
         self.close()
         self.execute_at_server("drop_database", self._name)
         self.execute_at_server("create_database", self._name, f"{self._name}_0")
+        for name in self._slots:
+            self.connection.execute(_sql("postgres", "make_slot").encode(), (name,))
+            self.connection.execute(_sql("postgres", "start_slot").encode())
+
+    def back_up(self) -> None:
+        """See Place."""
+        self.close()
+        self.execute_at_server("drop_database", f"{self._name}_1")
+        self.execute_at_server("create_database", f"{self._name}_1", self._name)
+
+    def restore(self) -> None:
+        """See Place. Transaction ids go on: the copy looks like any other past of the database."""
+        self.close()
+        self.execute_at_server("drop_database", self._name)
+        self.execute_at_server("create_database", self._name, f"{self._name}_1")
 
     @contextmanager
     def transaction(self, time: int) -> Iterator[None]:
@@ -253,7 +276,7 @@ class PostgresPlace:
     def drop(self) -> None:
         """Remove both databases from the server."""
         self.close()
-        for name in (self._name, f"{self._name}_0"):
+        for name in (self._name, f"{self._name}_0", f"{self._name}_1"):
             self.execute_at_server("drop_database", name)
 
 

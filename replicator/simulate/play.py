@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from replicator.app.rejoins import begin_centre, rejoining
 from replicator.errors import BatchError, ReplicatorError, RetryableError
 from replicator.model import Direction
 from replicator.pipeline import heal, run_once
+from replicator.rejoin import PreferPlace, rejoin
 from replicator.settings import CENTRE
 from replicator.simulate.application import Application
 from replicator.simulate.checks import Checks, Finding, note_parked
 from replicator.simulate.faults import CrashError, Gaps, faulty_source, faulty_target
-from replicator.simulate.places import SqlitePlace
 from replicator.simulate.steps import (
     DAY,
     SECOND,
@@ -81,7 +82,6 @@ class _State:
     tried: dict[Link, int] = field(default_factory=dict)
     copied: dict[str, int] = field(default_factory=dict)
     restored: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
 
 
 class Player:
@@ -146,10 +146,9 @@ class Player:
                 self._replace(step)
 
     def _write(self, step: Write) -> None:
-        if step.place not in self._state.lost:
-            offset = int(self._state.offsets.get(step.place, 0.0) * DAY)
-            self.counts.writes += 1
-            self._application.write(step, _BEGIN + 1_000 * DAY + step.number * SECOND + offset)
+        offset = int(self._state.offsets.get(step.place, 0.0) * DAY)
+        self.counts.writes += 1
+        self._application.write(step, _BEGIN + 1_000 * DAY + step.number * SECOND + offset)
 
     def _move(self, step: Move) -> None:
         link = (step.site, step.rises)
@@ -162,7 +161,7 @@ class Player:
         self._move_batch(link, step.limit, Gaps(crash_at), acknowledgements)
 
     def _is_away(self, link: Link, number: int) -> bool:
-        return link[0] in self._state.lost or number < self._state.cut.get(link, 0)
+        return number < self._state.cut.get(link, 0)
 
     def _move_batch(self, link: Link, limit: int, gaps: Gaps, acknowledgements: int = 1) -> bool:
         """One batch; whether there was one."""
@@ -180,7 +179,7 @@ class Player:
             return True
         except BatchError as error:
             self._notice(link, error)
-            return False
+            return True
         if outcome is None:
             return False
         self._state.tried.pop(link, None)
@@ -209,12 +208,28 @@ class Player:
             self._notice(link, error)
 
     def _notice(self, link: Link, error: BatchError) -> None:
-        """A link refuses to go on: right for a site whose file was replaced, wrong for all others."""
-        site = link[0]
-        if site not in self._state.restored:
+        """A link refuses to go on: right where a database was replaced, wrong for all others. Then it is mended."""
+        centre = CENTRE in self._state.restored
+        sites = self._world.sites if centre else (link[0],)
+        if not centre and link[0] not in self._state.restored:
             raise error
         self.counts.noticed += 1
-        self._state.lost.add(site)
+        self._state.restored -= {CENTRE, *sites}
+        if centre:
+            begin_centre(self._world.app)
+        for site in sites:
+            self._rejoin(site)
+
+    def _rejoin(self, site: str) -> None:
+        """As ``replicator rejoin`` does it."""
+        self._hang_up((site, True))
+        self._hang_up((site, False))
+        joining = rejoining(self._world.app, site, lambda text: None)
+        rejoin(
+            replace(joining, drain=lambda link: self._drain((site, link.direction.rises))),
+            PreferPlace.POLICY,
+            copy=False,
+        )
         self._hang_up((site, True))
         self._hang_up((site, False))
 
@@ -227,24 +242,27 @@ class Player:
             self._hang_up(link)
             self._try_again(link, error)
             return 1
+        except BatchError as error:
+            self._notice(link, error)
+            return 1
 
     def _replace(self, step: Backup | Restore) -> None:
-        """Copy a site's file, or put the copy in its place: with the application and the replicator stopped."""
+        """Copy a place's database, or put the copy in its place: with the application and the replicator stopped."""
         place = self._world.places[step.site]
-        if not isinstance(place, SqlitePlace) or step.site in self._state.lost:
-            return
+        for site in self._world.sites if step.site == CENTRE else (step.site,):
+            self._hang_up((site, True))
+            self._hang_up((site, False))
         if isinstance(step, Backup):
             place.back_up()
             self._state.copied[step.site] = step.number
             return
         if step.site not in self._state.copied:
             return
-        self._hang_up((step.site, True))
-        self._hang_up((step.site, False))
         place.restore()
         self.counts.restores += 1
         self._state.restored.add(step.site)
-        self._trace.excused.setdefault(step.site, self._state.copied[step.site])
+        for lost in (CENTRE, *self._world.sites) if step.site == CENTRE else (step.site,):
+            self._trace.excused.setdefault(lost, self._state.copied[step.site])
 
     # --- links ---
 
@@ -257,7 +275,9 @@ class Player:
             skew = (self._state.offsets.get(site, 0.0) - self._state.offsets.get(CENTRE, 0.0)) * (1 if rises else -1)
             identity = found.source.read_identity()
             found.target.take_lease()
-            found.target.record_contact(identity, int(skew * DAY))
+            position, stamp = found.target.read_position(), found.target.read_stamp()
+            proven = found.source.prove_history(position, stamp, found.target.read_identity())
+            found.target.record_contact(identity, int(skew * DAY), proven=proven)
         return found
 
     def _hang_up(self, link: Link) -> None:
@@ -267,12 +287,7 @@ class Player:
             ends.close()
 
     def _links(self) -> list[Link]:
-        return [
-            (site, known.direction.rises)
-            for site in self._world.sites
-            if site not in self._state.lost
-            for known in self._world.app.links(site)
-        ]
+        return [(site, known.direction.rises) for site in self._world.sites for known in self._world.app.links(site)]
 
     def _run_out(self) -> None:
         """All links up, nobody writes, until nothing moves."""
@@ -299,7 +314,7 @@ class Player:
     # --- the end ---
 
     def _check(self) -> None:
-        sites = [site for site in self._world.sites if site not in self._state.lost]
+        sites = self._world.sites
         targets = {link: self._connected(link).target for link in self._links()}
         checks = Checks(self._world, sites, targets, self._trace, self._application)
         findings = checks.differences(allow_parked=True)

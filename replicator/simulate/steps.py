@@ -112,24 +112,24 @@ class Heal:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A site's file is copied."""
+    """A place's database is copied."""
 
     number: int
     site: str
 
     def __str__(self) -> str:
-        return f"the file of {self.site} is copied"
+        return f"the database of {self.site} is copied"
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """A site's file is replaced by its copy."""
+    """A place's database is replaced by its copy."""
 
     number: int
     site: str
 
     def __str__(self) -> str:
-        return f"the file of {self.site} is replaced by its copy"
+        return f"the database of {self.site} is replaced by its copy"
 
 
 Step = Write | Move | Cut | Jump | Restart | Heal | Backup | Restore

@@ -87,7 +87,7 @@ class Trace:
     settled: set[RowName] = field(default_factory=set)
     """Rows of which a delete was parked, or about which a person decided."""
     excused: dict[str, int] = field(default_factory=dict)
-    """Site whose file was replaced → the step from which on its writes may be gone."""
+    """Place whose database was replaced → the step from which on its writes may be gone."""
 
     def note(self, place: str, step: int, before: Stamps, after: Stamps) -> None:
         """What a transaction did, told from the rows before and behind it."""

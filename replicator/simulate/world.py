@@ -33,8 +33,11 @@ _RULE = "case when site.note is null or centre.note in ('A', 'B') then 'centre' 
 
 _DECIMALS = {"visit": "fee", "price": "amount"}
 
-ENGINES = {"given": (), "sqlite": (), "postgres": (0, 1, 2, 3, 4, 5), "mixed": (0, 2, 4), "crossed": (1, 3, 5)}
-"""Which places of our own topology are PostgreSQL; 0 is the centre."""
+ENGINES = {
+    "given": (), "sqlite": (), "postgres": (0, 1, 2, 3, 4, 5), "mixed": (0, 2, 4), "crossed": (1, 3, 5),
+    "wal": (0, 1, 2, 3, 4, 5),
+}  # fmt: skip
+"""Which places of our own topology are PostgreSQL; 0 is the centre. With ``wal`` the sites are captured from their logs."""
 
 AnyPlace = SqlitePlace | PostgresPlace
 
@@ -135,7 +138,11 @@ class World:
         written = copy.deepcopy(dict(values))
         written["centre"] = {"url": self.places[CENTRE].url}
         written["sites"] = {
-            site: {"url": self.places[site].url, "params": values["sites"][site].get("params", {})}
+            site: {
+                "url": self.places[site].url,
+                "params": values["sites"][site].get("params", {}),
+                "capture": self._capture(site),
+            }
             for site in self.sites
         }
         _keep_sites(written, self.sites)
@@ -156,6 +163,13 @@ class World:
         for database in self.places.values():
             database.freeze()
         return app
+
+    def _capture(self, site: str) -> str:
+        """How a site is captured: as the user's is, where it is of the same engine."""
+        if self.engines == "wal":
+            return "wal"
+        given = self._given.settings.sites[site].capture if self._given is not None else "triggers"
+        return given if self.places[site].engine is Engine.POSTGRES else "triggers"
 
     @staticmethod
     def _install_at(app: App, place: str) -> None:
@@ -181,8 +195,8 @@ class World:
 
     @property
     def restorable(self) -> frozenset[str]:
-        """Sites whose file can be replaced by a copy."""
-        return frozenset(site for site in self.sites if isinstance(self.places[site], SqlitePlace))
+        """Places whose database can be replaced by a copy. A slot does not come with one."""
+        return frozenset(place for place in (CENTRE, *self.sites) if place == CENTRE or self._capture(place) != "wal")
 
     @property
     def description(self) -> str:

@@ -60,20 +60,35 @@ copy pg_temp.replicator_stage (ord, relation, op, changed_at, base, after) from 
 -- name: copy_rows
 copy pg_temp."__rows__" (ord, op, changed_at, /*: columns */ v0 /*:*/) from stdin;
 
+-- name: copy_change
+copy pg_temp."__change__" (ord, existed, present, changed_at, /*: columns */ k0, b0, a0 /*:*/) from stdin;
+
+-- name: copy_straight
+-- Into the target itself, for a relation the batch only inserts into; refused as a whole when a row is there.
+copy "__schema__"."__table__" (/*: columns */ v0 /*:*/) from stdin;
+
+-- name: takes_copy
+-- $1: schema, $2: table. Whether COPY does what INSERT does: no view, no rule, no row security.
+select c.relkind in ('r', 'p') and not row_security_active(c.oid) and not exists (select from pg_rewrite w where w.ev_class = c.oid)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = $1 and c.relname = $2;
+
 -- name: stage_extent
 -- One pass over the text lane, per relation: first and last ordinal, count, newest change, and whether it holds nothing
--- but inserts, nothing but deletes, a barrier.
-select relation, min(ord), max(ord), count(*), max(changed_at), bool_and(op = 'i'), bool_and(op = 'd'), bool_or(op in ('k', 't'))
+-- but inserts, nothing but deletes, a barrier. Rows of a backfill (from $1 on) by themselves.
+select ord >= $1, relation, min(ord), max(ord), count(*), max(changed_at), bool_and(op = 'i'), bool_and(op = 'd'),
+       bool_or(op in ('k', 't'))
   from pg_temp.replicator_stage
- group by relation;
+ group by 1, 2;
 
 -- name: rows_extent
-select min(ord), max(ord), count(*), coalesce(max(changed_at), 0) from pg_temp."__rows__";
+select ord >= $1, min(ord), max(ord), count(*), max(changed_at) from pg_temp."__rows__" group by 1;
 
 -- name: barrier_spans
 -- Cuts the text lane where a barrier starts or ends: neighbouring TRUNCATEs stand together (a cascade truncates parent and
 -- children), and so do neighbouring key updates of one relation.
--- $1, $2: relations that are versions of one table, and a number for that table: a span holds one version of each.
+-- $1, $2: relations that are versions of one table, and a number for that table: a span holds one version of each. Only
+-- ordinals below $3.
 select min(ord), max(ord), count(*)
   from (select ord, sum(cut) over (order by ord) as island
           from (select ord,
@@ -84,6 +99,7 @@ select min(ord), max(ord), count(*)
                             then 1 else 0 end as cut
                   from pg_temp.replicator_stage
                   left join unnest($1::integer[], $2::integer[]) as v (number, place) on v.number = relation
+                 where ord < $3
                 window w as (order by ord), of_table as (partition by v.place order by ord)) as marked) as islands
  group by island
  order by 1;
@@ -168,9 +184,42 @@ select s.ord, coalesce(not l.deleted, false), s.op = 's', s.changed_at, l.checks
 -- name: load_new_rows
 -- Typed lane → change while the ledger has nothing of this table yet: the site is new, no row was there before.
 insert into pg_temp."__change__" (ord, existed, present, changed_at, /*: columns */ k0, b0, a0 /*:*/)
-select s.ord, false, s.op = 's', s.changed_at, /*: values */ s.v0, s.v0, s.v0 /*:*/
+select s.ord, false, s.op in ('i', 's'), s.changed_at, /*: values */ s.v0, s.v0, s.v0 /*:*/
   from pg_temp."__rows__" as s
  where s.ord between $1 and $2;
+
+-- name: load_loaded
+-- Text lane, rows of a backfill → change: what the source has now, whatever it had before. $1: relation, $2, $3: low, high.
+insert into pg_temp."__change__" (ord, existed, present, changed_at, /*: columns */ k0, b0, a0 /*:*/)
+select s.ord, false, s.op in ('i', 's'), s.changed_at, /*: values */ (s.a).v0, (s.a).v0, (s.a).v0 /*:*/
+  from (select ord, op, changed_at, coalesce(after, before)::pg_temp."__image__" as a
+          from pg_temp.replicator_stage
+         where relation = $1 and ord between $2 and $3
+        offset 0) as s;
+
+-- name: touched_text
+-- Keys that the changes of a text lane touch. $1: where the rows of a backfill begin.
+select row(/*: keys */ (k.v).v0 /*:*/)::text
+  from (select i.image::pg_temp."__text__" as v
+          from pg_temp.replicator_stage, lateral (values (before), (after)) as i (image)
+         where relation = /*: relation */ 1 /*:*/ and ord < $1 and op <> 't' and i.image is not null offset 0) as k
+
+-- name: touched_rows
+-- The same of a typed lane.
+select row(/*: keys */ v0::text /*:*/)::text from pg_temp."__rows__" where ord < $1
+
+-- name: pass_over_text
+-- Rows of a backfill whose keys the batch's changes touch: the changes know better. $1: where they begin.
+delete from pg_temp.replicator_stage as s
+ using (select ord, row(/*: keys */ (k.v).v0 /*:*/)::text as key
+          from (select ord, coalesce(after, before)::pg_temp."__text__" as v
+                  from pg_temp.replicator_stage where relation = /*: relation */ 1 /*:*/ and ord >= $1 offset 0) as k) as l
+ where s.ord = l.ord and s.relation = /*: relation */ 1 /*:*/ and l.key in (/*: touched */ select '' where $1 > 0 /*:*/);
+
+-- name: pass_over_rows
+-- The same of a typed lane.
+delete from pg_temp."__rows__" as s
+ where s.ord >= $1 and row(/*: keys */ s.v0::text /*:*/)::text in (/*: touched */ select '' where $1 > 0 /*:*/);
 
 -- name: has_repeats
 select exists (select from pg_temp."__change__" group by /*: key */ k0 /*:*/ having count(*) > 1);
@@ -292,6 +341,67 @@ select /*: values */ c.a0 /*:*/
  where c.present and not c.existed
     on conflict (/*: arbiter */ v0 /*:*/) do nothing /*: returning *//*:*/;
 
+-- name: insert_loaded
+-- As insert_clean, for rows of a backfill: one that is known to have been deleted here does not come back by itself.
+insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system value
+select /*: values */ c.a0 /*:*/
+  from pg_temp."__change__" as c
+ where c.present
+   and not exists (select from replicator.ledger as l
+                    where l.feed = /*: feed */ 0 /*:*/ and l.key = (/*: new_key */ row(c.a0)::text /*:*/) and l.deleted)
+    on conflict (/*: arbiter */ v0 /*:*/) do nothing /*: returning *//*:*/;
+
+-- name: insert_rows
+-- The same straight from a typed lane, of every column or none. Parameters: low, high.
+insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system value
+select /*: typed */ s.v0 /*:*/
+  from pg_temp."__rows__" as s
+ where s.ord between $1 and $2 and /*: alive */ true /*:*/
+    on conflict (/*: arbiter */ v0 /*:*/) do nothing /*: returning *//*:*/;
+
+-- name: alive
+not exists (select from replicator.ledger as l
+             where l.feed = /*: feed */ 0 /*:*/ and l.key = (/*: new_key */ row(s.v0)::text /*:*/) and l.deleted)
+
+-- name: count_same
+-- Rows of a backfill in a typed lane that stand here as the source has them. Parameters: low, high.
+select count(*)
+  from pg_temp."__rows__" as s
+  join "__schema__"."__table__" as t on /*: same_row */ true /*:*/
+ where s.ord between $1 and $2 and record_image_eq(row(/*: current */ t.v0 /*:*/), row(/*: fitted */ s.v0 /*:*/));
+
+-- name: copy_target
+-- Rows of a backfill that are hoped to be new, straight into the table; refused as a whole when one is not.
+copy "__schema__"."__table__" (/*: columns */ v0 /*:*/) from stdin;
+
+-- name: drop_same
+-- Rows of a backfill that stand here as the source has them, or are gone as there: nothing is to be done about them.
+with same as (
+    select c.ord from pg_temp."__change__" as c
+      left join "__schema__"."__table__" as t on /*: same_row */ true /*:*/
+     where case when c.present then record_image_eq(row(/*: current */ t.v0 /*:*/), row(/*: fitted */ c.a0 /*:*/))
+                else not (/*: there */ t.v0 is not null /*:*/) end
+)
+delete from pg_temp."__change__" as c using same where c.ord = same.ord;
+
+-- name: drop_same_believed
+-- The same where the ledger keeps what the site believes. $1: feed.
+with same as (
+    select c.ord from pg_temp."__change__" as c
+      left join "__schema__"."__table__" as t on /*: same_row */ true /*:*/
+     where case when c.present then record_image_eq(row(/*: current */ t.v0 /*:*/), row(/*: fitted */ c.a0 /*:*/))
+                else not (/*: there */ t.v0 is not null /*:*/) end
+), dropped as (
+    delete from pg_temp."__change__" as c using same where c.ord = same.ord returning c.*
+)
+insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted, image)
+select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at, hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present,
+       /*: image */ null /*:*/
+  from dropped as c
+    on conflict (feed, key) do update
+   set version = l.version + 1, changed_at = excluded.changed_at, checksum = excluded.checksum, deleted = excluded.deleted,
+       image = excluded.image;
+
 -- name: insert_fresh
 -- As insert_clean, for the hope that no row is there yet: quicker, and refused as a whole when one is.
 insert into "__schema__"."__table__" (/*: columns */ v0 /*:*/) overriding system value
@@ -373,4 +483,4 @@ analyze (skip_locked) "__schema__"."__table__";
 -- Where changes are captured from the log, the log has to say it.
 select set_config('replicator.origin', $1, true), set_config('lock_timeout', '5s', true),
     case when exists (select from replicator.slot)
-        then pg_logical_emit_message(true, 'replicator.origin', convert_to($1, 'UTF8')) end;
+        then replicator.tell('replicator.origin', $1) end;

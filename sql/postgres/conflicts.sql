@@ -109,12 +109,12 @@ select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at, hashtextextended(row(
                     where d.relation = $2 and d.ord = c.ord and d.verdict = 'park');
 
 -- name: record_ledger_known
--- The same for rows it knows; ON CONFLICT probes the key's index, whatever the statistics say.
+-- The same for rows it knows (of a backfill, for all); ON CONFLICT probes the key's index, whatever the statistics say.
 insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted, image)
 select $1, row(/*: key */ c.k0 /*:*/)::text, c.changed_at, hashtextextended(row(/*: after */ c.a0 /*:*/)::text, 0), not c.present,
        /*: image */ null /*:*/
   from pg_temp."__change__" as c
- where c.base is not null
+ where /*: known */ c.base is not null /*:*/
    and not exists (select from pg_temp.replicator_decision as d
                     where d.relation = $2 and d.ord = c.ord and d.verdict = 'park')
     on conflict (feed, key) do update
@@ -128,12 +128,12 @@ select id from replicator.relation
 
 -- name: add_corrections
 -- The rows of changes that did not become what the site has (or wait: till then the row here stands), to this site alone. $1: relation here; $2: route; $3: relation
--- number of the change.
+-- number of the change. Of a backfill all that was decided: nothing the site wrote keeps back what is on its way there.
 insert into replicator.outbox (relation, op, changed_at, key, route)
 select distinct $1::integer, 'u'::"char",
        (select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, seen + 1) from replicator.clock), k.key, $2::text
   from pg_temp."__change__" as c
-  join pg_temp.replicator_decision as d on d.relation = $3 and d.ord = c.ord and d.verdict <> 'apply',
+  join pg_temp.replicator_decision as d on d.relation = $3 and d.ord = c.ord and /*: which */ d.verdict <> 'apply' /*:*/,
        lateral (values (/*: old_key */ row(c.k0)::text /*:*/), (case when c.present then /*: new_key */ row(c.a0)::text /*:*/ end)) as k (key)
  where k.key is not null;
 

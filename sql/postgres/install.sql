@@ -15,6 +15,10 @@ select exists (select from replicator.identity);
 select id, table_schema, table_name, columns, key, fingerprint, retired_at is not null, loaded_at is not null
 from replicator.relation where topology = $1 order by id;
 
+-- name: captured
+-- $1: topology. Tables captured now, with their columns.
+select table_schema, table_name, columns from replicator.relation where topology = $1 and retired_at is null;
+
 -- name: next_relation
 select coalesce(max(id), 0) + 1 from replicator.relation;
 
@@ -101,6 +105,8 @@ where t.tgfoid in (select oid from pg_proc where pronamespace = to_regnamespace(
 union all
 select pg_describe_object('pg_publication'::regclass, oid, 0) from pg_publication where pubname like 'replicator\_%'
 union all
+select pg_describe_object('pg_event_trigger'::regclass, oid, 0) from pg_event_trigger where evtname like 'replicator\_%'
+union all
 select 'replication slot ' || slot_name from pg_replication_slots
 where database = current_database() and slot_name like 'replicator\_%'
 order by 1;
@@ -109,7 +115,7 @@ order by 1;
 select topology, site, direction, position, source_identity,
     coalesce((extract(epoch from greatest(recorded_at, contact_at)) * 1000000)::bigint, 0), changes, conflicts,
     (select count(*) from replicator.parked p where p.link = l.id), skew_us, newest_changed_at,
-    (select count(*) from replicator.conflict c where c.link = l.id and c.state = 'waiting')
+    (select count(*) from replicator.conflict c where c.link = l.id and c.state = 'waiting'), stamp
 from replicator.link l where topology = $1 order by site, direction;
 
 -- name: read_seen
@@ -120,6 +126,10 @@ select seen from replicator.clock;
 -- $1: topology, $2: site, $3: its tables, as JSON.
 insert into replicator.known_site (topology, site, tables) values ($1, $2, $3)
 on conflict (topology, site) do update set tables = excluded.tables, read_at = now();
+
+-- name: has_known_sites
+-- Not before the migration that makes the table.
+select to_regclass('replicator.known_site') is not null;
 
 -- name: recall_sites
 -- $1: topology.
@@ -161,14 +171,30 @@ begin;
 update replicator.relation set retired_at = pg_catalog.now()
 where topology = /*: topology */'x'/*:*/ and table_schema = /*: schema */'x'/*:*/ and table_name = /*: table */'x'/*:*/
     and fingerprint <> /*: fingerprint */'x'/*:*/ and retired_at is null;
-insert into replicator.relation (id, topology, table_schema, table_name, columns, key, fingerprint) overriding system value
-values (/*: id */1/*:*/, /*: topology */'x'/*:*/, /*: schema */'x'/*:*/, /*: table */'x'/*:*/,
-    array[/*: columns */'a'/*:*/]::text[], array[/*: key */'a'/*:*/]::text[], /*: fingerprint */'x'/*:*/)
-on conflict (topology, table_schema, table_name, fingerprint) do update set retired_at = null;
+insert into replicator.relation (id, topology, table_schema, table_name, columns, key, fingerprint, table_oid, attnums)
+overriding system value
+select /*: id */1/*:*/, /*: topology */'x'/*:*/, /*: schema */'x'/*:*/, /*: table */'x'/*:*/,
+    found.columns, array[/*: key */'a'/*:*/]::text[], /*: fingerprint */'x'/*:*/, found.oid,
+    array(
+        select a.attnum from unnest(found.columns) with ordinality as n (name, place)
+        join pg_attribute as a on a.attrelid = found.oid and a.attname = n.name and not a.attisdropped
+        order by n.place
+    )
+from (
+    select array[/*: columns */'a'/*:*/]::text[] as columns,
+        to_regclass(format('%I.%I', /*: schema */'x'/*:*/, /*: table */'x'/*:*/))::oid as oid
+) as found
+on conflict (topology, table_schema, table_name, fingerprint) do update
+set retired_at = null, table_oid = excluded.table_oid, attnums = excluded.attnums;
 commit;
 
+-- name: mark_loaded
+-- All rows of the table have come under the version before, and this one has no column that one had not.
+update replicator.relation set loaded_at = pg_catalog.now() where id = /*: relation */1/*:*/;
+
 -- name: capture_existing
--- Captures the rows the table had before its triggers, as inserts, 5,000 to a transaction. FOR SHARE makes each row's
+-- Captures the rows the table had before its triggers, as inserts (or, where only columns are new, as updates of these from
+-- NULL), 5,000 to a transaction. FOR SHARE makes each row's
 -- place in the outbox right against changes made meanwhile; a writer waits at most for one such transaction.
 do $existing$
 declare
@@ -180,36 +206,53 @@ begin
     stamp := greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock));
     with chunk as materialized (
         select row(/*: columns */t."a"/*:*/)::text as image, row_number() over (order by /*: key */t."a"/*:*/) as place,
-            (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
+            case when /*: only_new */false/*:*/ then row(/*: before */null/*:*/)::text end as before, (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
         from (
             select * from /*: only *//*:*/ "__schema__"."__table__" t
             order by /*: key */t."a"/*:*/ limit 5000 for share
         ) t
     ),
     written as (
-        insert into replicator.outbox (relation, op, changed_at, after)
-        select /*: relation */1/*:*/, 'i', stamp, image from chunk where inside order by place
+        insert into replicator.outbox (relation, op, changed_at, before, after)
+        select /*: relation */1/*:*/, /*: op */'i'/*:*/, stamp, before, image from chunk where inside order by place
     )
     select chunk.* into last from chunk order by place desc limit 1;
     while last.place is not null loop
         commit;
         with chunk as materialized (
             select row(/*: columns */t."a"/*:*/)::text as image, row_number() over (order by /*: key */t."a"/*:*/) as place,
-                (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
+                case when /*: only_new */false/*:*/ then row(/*: before */null/*:*/)::text end as before, (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
             from (
                 select * from /*: only *//*:*/ "__schema__"."__table__" t where (/*: key */t."a"/*:*/) > (/*: last */last.k0/*:*/)
                 order by /*: key */t."a"/*:*/ limit 5000 for share
             ) t
         ),
         written as (
-            insert into replicator.outbox (relation, op, changed_at, after)
-            select /*: relation */1/*:*/, 'i', stamp, image from chunk where inside order by place
+            insert into replicator.outbox (relation, op, changed_at, before, after)
+            select /*: relation */1/*:*/, /*: op */'i'/*:*/, stamp, before, image from chunk where inside order by place
         )
         select chunk.* into last from chunk order by place desc limit 1;
     end loop;
     update replicator.relation set loaded_at = pg_catalog.now() where id = /*: relation */1/*:*/;
 end
 $existing$;
+
+-- name: event_triggers
+-- Whether they may be made here, and those of ours that there are.
+select coalesce((select rolsuper from pg_roles where rolname = current_user), false),
+    array(select evtname::text from pg_event_trigger where evtname like 'replicator!_%' escape '!' and evtenabled <> 'D');
+
+-- name: create_event_triggers
+begin;
+drop event trigger if exists replicator_schema_change;
+create event trigger replicator_schema_change on ddl_command_end
+    when tag in ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    execute function replicator.note_schema_change();
+drop event trigger if exists replicator_schema_drop;
+create event trigger replicator_schema_drop on sql_drop
+    when tag in ('DROP TABLE', 'ALTER TABLE')
+    execute function replicator.note_schema_change();
+commit;
 
 -- name: drop_function
 begin;
@@ -231,6 +274,7 @@ delete from replicator.ledger where feed in (
 delete from replicator.relation where topology = /*: topology */'x'/*:*/;
 delete from replicator.acknowledged where topology = /*: topology */'x'/*:*/;
 delete from replicator.known_site where topology = /*: topology */'x'/*:*/;
+delete from replicator.capture_stop where topology = /*: topology */'x'/*:*/;
 delete from replicator.ledger where feed in (
     select f.id from replicator.feed as f join replicator.link as l on l.id = f.link where l.topology = /*: topology */'x'/*:*/);
 delete from replicator.feed where link in (select id from replicator.link where topology = /*: topology */'x'/*:*/);

@@ -65,6 +65,9 @@ case when /*: there */ true /*:*/ then /*: value */ v0 /*:*/ end as /*: name */ 
 -- name: record_if
 case when /*: there */ true /*:*/ then row(/*: values */ v0 /*:*/)::text end
 
+-- name: not_applied
+d.verdict <> 'apply'
+
 -- name: op_of_state
 case when c.present then 's'::"char" else 'g' end
 

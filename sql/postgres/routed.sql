@@ -128,6 +128,32 @@ from /*: only *//*:*/ "__schema__"."__table__" as t
 /*: parents *//*:*/
 where (/*: inside */true/*:*/) is true
 
+-- name: chunk_part
+-- As state_part, the rows of a backfill's chunk.
+select /*: relation */1/*:*/ as relation, 's' as op, /*: changed_at */0/*:*/ as changed_at, /*: base */null::text/*:*/ as base,
+    row(/*: values */t."a"/*:*/)::text as image
+from /*: only *//*:*/ "__schema__"."__table__" as t
+/*: parents *//*:*/
+where (/*: inside */true/*:*/) is true and /*: behind */true/*:*/
+order by /*: order */t."a"/*:*/ limit /*: limit */1/*:*/
+
+-- name: chunk_keys
+-- Rows that were asked for by key, the site's or not.
+select /*: relation */1/*:*/ as relation, case when i.inside then 's' else 'g' end as op, /*: changed_at */0/*:*/ as changed_at,
+    case when i.inside then /*: base */null::text/*:*/ end as base,
+    case when i.inside then row(/*: values */t."a"/*:*/)::text else row(/*: gone */w.k0/*:*/)::text end as image
+from (values /*: keys */(1, 'x')/*:*/) as w (place, /*: names */k0/*:*/)
+left join /*: only *//*:*/ "__schema__"."__table__" as t on /*: same_row */true/*:*/ and /*: own_row */true/*:*/
+/*: parents *//*:*/
+cross join lateral (select (/*: inside */true/*:*/) is true as inside) as i
+order by w.place
+
+-- name: part_rows
+-- As count_part, for an estimate.
+select from /*: only *//*:*/ "__schema__"."__table__" as t
+/*: parents *//*:*/
+where (/*: inside */true/*:*/) is true
+
 -- name: count_part
 select count(*) from /*: only *//*:*/ "__schema__"."__table__" as t
 /*: parents *//*:*/

@@ -1,4 +1,5 @@
--- Statements every connection runs. Reads, writes: session settings only. Called by: engines/postgres/connection.py.
+-- Statements every connection runs. Reads: replicator.migration. Writes: session settings only.
+-- Called by: engines/postgres/{connection,level}.py.
 
 -- name: settle
 -- Fixes everything that changes how a value is spelled as text or read back, in one round trip; and puts away role and
@@ -25,6 +26,16 @@ from (values
     ('row_security', 'off'),
     ('jit', 'off')
 ) as setting (name, value);
+
+-- name: has_migrations
+-- Whether the role may read which migrations ran; no row where nothing of ours is installed. Never an error.
+select has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'replicator' and c.relname = 'migration';
+
+-- name: read_level
+-- The last migration that ran here.
+select coalesce(max(number), 0) from replicator.migration;
 
 -- name: set_lock_timeout
 -- $1: milliseconds, as text. For the transaction only.

@@ -40,6 +40,20 @@ create database "__database__" template "__template__";
 -- name: drop_database
 drop database if exists "__database__" with (force);
 
+-- name: read_slots
+select name from replicator.slot;
+
+-- name: make_slot
+-- A copy of a database has no slot. A statement of its own: see create_slot in wal.sql.
+select pg_create_logical_replication_slot($1::text, 'pgoutput');
+
+-- name: start_slot
+-- What its original's slot had to tell is over; the tables are captured from here on.
+with started as (
+    update replicator.wal_relation set state = 'active' where state = 'waiting'
+)
+update replicator.slot as s set lsn = r.confirmed_flush_lsn from pg_replication_slots as r where r.slot_name = s.name;
+
 -- name: create_centre_tables
 create table rule (
     id bigint primary key,

@@ -33,9 +33,21 @@ select pg_current_snapshot()::text,
     (select coalesce(max(id), 0) from replicator.relation);
 
 -- name: relations
--- $1: topology.
-select id, table_schema, table_name, columns, key, fingerprint, retired_at is not null
-from replicator.relation where topology = $1;
+-- $1: topology. Columns under the names they have now, where their table is still the one they were recorded of: one that was
+-- renamed is the same column, and one that was dropped has a name (PostgreSQL's own for it) that no other has.
+select r.id, r.table_schema, r.table_name, coalesce(present.columns, r.columns),
+    array(
+        select coalesce(present.columns[array_position(r.columns, k.name)], k.name)
+        from unnest(r.key) with ordinality as k (name, place) order by k.place
+    ),
+    r.fingerprint, r.retired_at is not null
+from replicator.relation as r
+left join lateral (
+    select array_agg(a.attname::text order by n.place) as columns
+    from unnest(r.attnums) with ordinality as n (attnum, place)
+    join pg_attribute as a on a.attrelid = r.table_oid and a.attnum = n.attnum
+) as present on cardinality(present.columns) = cardinality(r.columns)
+where r.topology = $1;
 
 -- name: open_window
 -- $1: after, $2: limit, $3: relations. As `horizon`, and the window to read: its upper snapshot, its ranges, whether a row
@@ -120,12 +132,12 @@ where -o.relation = any($3::integer[]) and o.op <> 't';
 
 -- name: read_batch
 -- The rows of a window as COPY text, in sequence order: per row that is commit order, because the row's lock is held to
--- the commit.
+-- the commit. beyond: what was committed in the log before this place came straight from there already.
 copy (
     select o.seq, o.relation, o.op, o.changed_at, o.before, o.after
     from (values /*: ranges */(1, 2)/*:*/) g (low, high)
     join replicator.outbox o on o.xid > g.low::text::xid8 and o.xid < g.high::text::xid8
-    where o.relation in (/*: relations */1/*:*/)
+    where o.relation in (/*: relations */1/*:*/) and (o.lsn is null or o.lsn >= /*: beyond */'0/0'/*:*/)
     order by o.seq
 ) to stdout;
 
@@ -140,7 +152,7 @@ copy (
         select o.seq, o.relation, o.op, o.changed_at, o.before, o.after
         from (values /*: ranges */(1, 2)/*:*/) g (low, high)
         join replicator.outbox o on o.xid > g.low::text::xid8 and o.xid < g.high::text::xid8
-        where abs(o.relation) in (/*: relations */1/*:*/)
+        where abs(o.relation) in (/*: relations */1/*:*/) and (o.lsn is null or o.lsn >= /*: beyond */'0/0'/*:*/)
     )
     select f.seq, coalesce(t.relation, f.relation),
         case
@@ -168,18 +180,19 @@ copy (
 ) to stdout;
 
 -- name: read_images
--- $1, $2: ranges, $3: relations. Images of a window, with their relation (negative: captured by name) and kind.
+-- $1, $2: ranges, $3: relations, $4: as `beyond` in read_batch. Images of a window, with their relation (negative: captured by
+-- name) and kind.
 select o.relation, o.op, o.before, o.after
 from unnest($1::bigint[], $2::bigint[]) g (low, high)
 join replicator.outbox o on o.xid > g.low::text::xid8 and o.xid < g.high::text::xid8
-where abs(o.relation) = any($3::integer[]);
+where abs(o.relation) = any($3::integer[]) and (o.lsn is null or o.lsn >= $4::text::pg_lsn);
 
 -- name: read_lag
--- $1, $2: ranges, $3: relations. Changes in a window and the time of the oldest.
+-- $1, $2: ranges, $3: relations, $4: as `beyond` in read_batch. Changes in a window and the time of the oldest.
 select count(*), coalesce(min(o.changed_at), 0)
 from unnest($1::bigint[], $2::bigint[]) g (low, high)
 join replicator.outbox o on o.xid > g.low::text::xid8 and o.xid < g.high::text::xid8
-where abs(o.relation) = any($3::integer[]);
+where abs(o.relation) = any($3::integer[]) and (o.lsn is null or o.lsn >= $4::text::pg_lsn);
 
 -- name: horizon_holder
 -- The oldest transaction that has written: what it captured is not readable yet, and no outbox row that became visible
@@ -196,6 +209,10 @@ select holder, who, seconds from (
 ) as open_transactions
 where seconds >= 5
 order by seconds desc limit 1;
+
+-- name: newest_schema_change
+-- The number of the newest change of a captured table that was noted; 0 where none ever was, or nothing notes them.
+select coalesce(max(last_value), 0) from pg_sequences where schemaname = 'replicator' and sequencename = 'schema_change_id_seq';
 
 -- name: read_clock
 select (extract(epoch from clock_timestamp()) * 1000000)::bigint;
@@ -274,6 +291,10 @@ select pg_advisory_unlock($1);
 
 -- name: listen
 listen "__channel__";
+
+-- name: call
+-- $1: channel, $2: whom it concerns. Heard when this transaction commits.
+select pg_notify($1, $2);
 
 -- name: may_notify
 -- Whether writers notify: the same condition as in the capture functions.

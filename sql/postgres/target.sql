@@ -7,6 +7,19 @@ insert into replicator.link (topology, site, direction) values ($1, $2, $3)
 -- name: read_link
 select id, position, source_identity from replicator.link where topology = $1 and site = $2 and direction = $3;
 
+-- name: read_stamp
+select stamp from replicator.link where id = $1;
+
+-- name: read_identity
+-- As in source.sql, but for the server, which may be another one day.
+select coalesce((select concat_ws('/', database_id, epoch) from replicator.identity), '');
+
+-- name: same_source
+-- $1: our number for the link, $2: a database's name. Another site's link that is fed by it or a copy.
+select o.site from replicator.link as l
+  join replicator.link as o on o.topology = l.topology and o.direction = l.direction and o.site <> l.site
+ where l.id = $1 and l.direction = 'to_centre' and strpos(o.source_identity, $2) > 0 order by 1 limit 1;
+
 -- name: ensure_feed
 insert into replicator.feed (link, relation) values ($1, $2) on conflict (link, relation) do nothing;
 
@@ -30,7 +43,7 @@ select a.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'l
 
 -- name: record_batch
 update replicator.link
-   set position = $1, recorded_at = clock_timestamp(), changes = changes + $2, conflicts = conflicts + $3,
+   set position = $1, stamp = $8, recorded_at = clock_timestamp(), changes = changes + $2, conflicts = conflicts + $3,
        parked = parked + $4, newest_changed_at = greatest(newest_changed_at, $5)
  where id = $6 and position is not distinct from $7;
 
@@ -41,7 +54,7 @@ update replicator.clock set seen = $1 where seen < $1;
 -- name: record_contact
 update replicator.link
    set source_identity = $1, contact_at = clock_timestamp(), skew_us = $2
- where id = $3 and source_identity in ('', $1);
+ where id = $3 and source_identity in ('', $1, $4);
 
 -- name: list_links
 select topology, site, direction, position, source_identity,
@@ -169,14 +182,21 @@ update replicator.conflict set state = 'resolved', resolution = $2, resolved_at 
 update replicator.conflict set state = 'waiting', resolution = '', resolved_at = null
  where state = 'resolved' and resolution = 'tried again' and parked = any ($1::bigint[]) and resolved_at >= now();
 
+-- name: count_held
+-- Tables of a link that have more changes parked than $2 for a cause of their own, by code and cause.
+select sqlstate, max(cause), count(*) from replicator.parked
+ where link = $1 and sqlstate in ('held', 'unkeyed') group by relation, sqlstate having count(*) > $2;
+
 -- name: list_queues
 -- Parked changes by row, oldest row first, that may have become possible: a constraint was in the way, or later changes of
--- the row may have mended it. What waits for a person's decision is left to that person.
+-- the row may have mended it, or its table was held and is no more ($3: those that are). What waits for a person's decision is
+-- left to that person, and so is what cannot find its row.
 select array_agg(p.id order by p.id)
   from replicator.parked as p
- where p.link = $1 and p.key <> ''
+ where p.link = $1 and p.key <> '' and p.relation <> all ($3::text[])
  group by p.relation, p.key
-having ((array_agg(p.sqlstate order by p.id))[1] like '23%' or count(*) > 1)
+having ((array_agg(p.sqlstate order by p.id))[1] like '23%' or (array_agg(p.sqlstate order by p.id))[1] in ('', 'held')
+    or (count(*) > 1 and (array_agg(p.sqlstate order by p.id))[1] <> 'unkeyed'))
    and not exists (select from replicator.conflict as f where f.state = 'waiting' and f.parked = any (array_agg(p.id)))
  order by min(p.id)
  limit $2;

@@ -60,6 +60,18 @@ with done as (
 )
 select count(*) from done;
 
+-- name: add_loaded
+-- The same for rows of a backfill, whose time nobody knows.
+with done as (
+    /*: step */ update pg_temp."__change__" as c set ord = ord returning '' as key /*:*/
+), written as (
+    insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted, origin)
+    select /*: feed */ 0 /*:*/, d.key, 0, 0, false, /*: origin */ null /*:*/ from done as d
+        on conflict (feed, key) do update
+       set version = l.version + 1, changed_at = excluded.changed_at, deleted = false, origin = excluded.origin
+)
+select count(*) from done;
+
 -- name: note_fresh
 -- Behind insert_fresh, which inserts all or nothing.
 insert into replicator.ledger as l (feed, key, changed_at, checksum, deleted, origin)

@@ -4,7 +4,9 @@
 -- $1: topology. The slot on record, how far the outbox is filled, and the slot as the server shows it.
 select s.name, s.publication, s.lsn::text, s.seen, r.slot_name is not null, coalesce(r.active_pid, 0),
     coalesce(r.confirmed_flush_lsn::text, ''), coalesce(to_jsonb(r) ->> 'wal_status', ''),
-    coalesce(r.database = current_database() and r.plugin = 'pgoutput', false)
+    coalesce(r.database = current_database() and r.plugin = 'pgoutput', false),
+    -- An installation from before has no such column.
+    coalesce((to_jsonb(s) ->> 'gap')::boolean, false)
 from replicator.slot s left join pg_replication_slots r on r.slot_name = s.name
 where s.topology = $1;
 
@@ -14,6 +16,17 @@ select w.relation, w.table_oid::bigint, r.table_schema, r.table_name, r.columns,
     w.filter_types, w.truncates, w.state
 from replicator.wal_relation w join replicator.relation r on r.id = w.relation
 where w.topology = $1 and w.state <> 'stopped'
+order by 1;
+
+-- name: unpublished
+-- $1: topology, $2: publication. Tables that are captured from the log and of which it does not publish all changes of all rows.
+select n.nspname || '.' || c.relname
+from replicator.wal_relation w join pg_class c on c.oid = w.table_oid join pg_namespace n on n.oid = c.relnamespace
+where w.topology = $1 and w.state <> 'stopped' and not exists (
+    select from pg_publication p join pg_publication_rel m on m.prpubid = p.oid
+    where p.pubname = $2 and m.prrelid = w.table_oid and p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate and p.pubviaroot
+        and to_jsonb(m) ->> 'prqual' is null and to_jsonb(m) ->> 'prattrs' is null
+)
 order by 1;
 
 -- name: type_names
@@ -30,22 +43,22 @@ begin isolation level read committed;
 commit;
 
 -- name: fill
-copy replicator.outbox (relation, op, changed_at, origin, before, after) from stdin (format binary);
+copy replicator.outbox (relation, op, changed_at, origin, lsn, before, after) from stdin (format binary);
 
 -- name: create_stage
 create temp table if not exists replicator_stage (
-    place bigint generated always as identity, relation integer, op "char", changed_at bigint, origin text, before text,
-    after text, old_values text[], new_values text[]
+    place bigint generated always as identity, relation integer, op "char", changed_at bigint, origin text, lsn pg_lsn,
+    before text, after text, old_values text[], new_values text[]
 ) on commit delete rows;
 
 -- name: fill_stage
-copy pg_temp.replicator_stage (relation, op, changed_at, origin, before, after, old_values, new_values) from stdin (format binary);
+copy pg_temp.replicator_stage (relation, op, changed_at, origin, lsn, before, after, old_values, new_values) from stdin (format binary);
 
 -- name: fill_filtered
 -- Row filters, as capture by triggers has them: a row that comes into the filter is an insert, one that leaves it a delete.
-insert into replicator.outbox (relation, op, changed_at, origin, before, after)
+insert into replicator.outbox (relation, op, changed_at, origin, lsn, before, after)
 select s.relation, case when s.op in ('u', 'k') and not s.old_inside then 'i' when s.op in ('u', 'k') and not s.new_inside then 'd' when s.op = 'e' then 'i' else s.op end,
-    s.changed_at, s.origin, case when s.old_inside then s.before end, case when s.new_inside then s.after end
+    s.changed_at, s.origin, s.lsn, case when s.old_inside then s.before end, case when s.new_inside then s.after end
 from (
     -- Op e: an insert that install has read from the table, where it asked the filter.
     select s.*, /*: old_inside */true/*:*/ as old_inside, s.op = 'e' or /*: new_inside */true/*:*/ as new_inside
@@ -64,6 +77,10 @@ update replicator.slot set lsn = $3::text::pg_lsn, seen = $4, filled_at = now() 
 -- name: tick
 insert into replicator.tick (seq, snapshot) values (currval('replicator.outbox_seq_seq'::regclass), pg_current_snapshot());
 
+-- name: forget_notes
+-- $1: numbers of notes that were read.
+delete from replicator.note where id = any($1::bigint[]);
+
 -- name: set_state
 -- $1: relation, $2: state.
 update replicator.wal_relation set state = $2 where relation = $1;
@@ -72,17 +89,33 @@ update replicator.wal_relation set state = $2 where relation = $1;
 -- The slot forgets what the outbox has: the outbox must not lose it in a crash, whatever the role's defaults are. For the session.
 select set_config('synchronous_commit', 'on', false);
 
+-- name: call
+-- A message nobody takes: the transaction alone wakes who waits for the log.
+select replicator.tell('replicator.call', '')::text;
+
 -- name: mark
 -- A place in the log; the outbox has everything committed before it when the slot's place on record lies behind it.
-select pg_logical_emit_message(true, 'replicator.mark', '')::text;
+select replicator.tell('replicator.mark', '')::text;
 
 -- name: has_reached
 -- $1: topology, $2: a place in the log.
 select exists (select from replicator.slot where topology = $1 and lsn >= $2::text::pg_lsn);
 
+-- name: has_slot
+-- $1: topology.
+select exists (select from replicator.slot where topology = $1);
+
+-- name: outside_log
+-- $1: topology. Whether a table is captured by triggers.
+select exists (
+    select from replicator.relation r left join replicator.wal_relation w on w.relation = r.id
+    where r.topology = $1 and r.retired_at is null and coalesce(w.state, 'stopped') = 'stopped'
+);
+
 -- name: backlog
--- $1: topology. Bytes of log that are not yet in the outbox, and the slot's name.
-select pg_wal_lsn_diff(pg_current_wal_lsn(), s.lsn)::bigint, s.name from replicator.slot s where s.topology = $1;
+-- $1: topology, $2: what was committed before this place is at the target. Bytes of log that are not yet in the outbox, and the
+-- slot's name.
+select pg_wal_lsn_diff(pg_current_wal_lsn(), greatest(s.lsn, $2::text::pg_lsn))::bigint, s.name from replicator.slot s where s.topology = $1;
 
 -- name: filter_test
 select case when s.relation = /*: number */1/*:*/ then (select (/*: filter */r."a"/*:*/) is true from (select /*: fields */true as "a"/*:*/) as r) else /*: otherwise */true/*:*/ end
@@ -103,9 +136,14 @@ select c.oid::bigint from unnest($1::text[], $2::text[]) as w (schema, name)
 join pg_namespace n on n.nspname = w.schema join pg_class c on c.relnamespace = n.oid and c.relname = w.name;
 
 -- name: slots
--- The slots on record: whether they are still there and whole, their state, and the bytes of log they keep.
-select s.name, r.slot_name is not null and coalesce(r.wal_status, '') <> 'lost', coalesce(r.wal_status, ''),
-    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn), 0)::bigint
+-- The slots on record: whether they are still there and whole, their state, the bytes of log they keep, how many more may be
+-- written before the slot is lost (NULL: no limit), and the limit.
+select s.topology, s.name, r.slot_name is not null and coalesce(r.wal_status, '') <> 'lost', coalesce(r.wal_status, ''),
+    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn), 0)::bigint, r.safe_wal_size, (
+        select setting::bigint << 20 from pg_settings where name = 'max_slot_wal_keep_size'
+    ),
+    -- Seconds for which the place on record has not moved, and the log written since.
+    extract(epoch from clock_timestamp() - coalesce(s.filled_at, s.created_at))::float8, pg_wal_lsn_diff(pg_current_wal_lsn(), s.lsn)::bigint
 from replicator.slot s left join pg_replication_slots r on r.slot_name = s.name;
 
 -- name: fix_wal_level
@@ -181,7 +219,7 @@ delete from replicator.replica_identity where table_oid = /*: oid */1/*:*/;
 commit;
 
 -- name: publish
-create publication "__publication__" for table replicator.clock/*: tables *//*:*/
+create publication "__publication__" for table replicator.clock, replicator.note/*: tables *//*:*/
     with (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);
 
 -- name: publish_more
@@ -197,11 +235,19 @@ begin;
 set local lock_timeout = '60s';
 select slot_name from pg_catalog.pg_create_logical_replication_slot(/*: slot */'x'/*:*/, 'pgoutput');
 delete from replicator.wal_relation where topology = /*: topology */'x'/*:*/;
-insert into replicator.slot (topology, name, publication, lsn)
-select /*: topology */'x'/*:*/, s.slot_name, /*: publication */'x'/*:*/, s.confirmed_flush_lsn
+insert into replicator.slot (topology, name, publication, lsn, gap)
+select /*: topology */'x'/*:*/, s.slot_name, /*: publication */'x'/*:*/, s.confirmed_flush_lsn, /*: gap */false/*:*/
 from pg_catalog.pg_replication_slots as s where s.slot_name = /*: slot */'x'/*:*/;
 update replicator.slot set seen = (select c.seen from replicator.clock as c) where topology = /*: topology */'x'/*:*/;
 commit;
+
+-- name: close_gap
+-- $1: topology.
+update replicator.slot set gap = false where topology = $1;
+
+-- name: has_gap
+-- $1: topology.
+select exists (select from replicator.slot where topology = $1 and gap);
 
 -- name: drop_slot
 -- A reader that has just been stopped may hold the slot for a moment.
@@ -234,7 +280,7 @@ values (/*: relation */1/*:*/, /*: topology */'x'/*:*/, /*: oid */1/*:*/, array[
     array[/*: filter_columns */'x'/*:*/]::text[], array[/*: filter_types */'x'/*:*/]::text[], /*: truncates */true/*:*/)
 on conflict (relation) do update set table_oid = excluded.table_oid, types = excluded.types, filter = excluded.filter,
     filter_columns = excluded.filter_columns, filter_types = excluded.filter_types, truncates = excluded.truncates, state = 'waiting';
-select pg_catalog.pg_logical_emit_message(true, 'replicator.start', /*: number */'1'/*:*/);
+select replicator.tell('replicator.start', /*: number */'1'/*:*/);
 commit;
 
 -- name: read_existing
@@ -255,7 +301,7 @@ begin
         ) t
     ),
     written as materialized (
-        select count(pg_catalog.pg_logical_emit_message(true, 'replicator.row', convert_to(/*: relation */1/*:*/ || ' ' || image, 'UTF8'))) as n
+        select count(replicator.tell('replicator.row', /*: relation */1/*:*/ || ' ' || image)) as n
         from (select image from chunk where inside order by place) as c
     )
     select chunk.*, written.n into last from chunk, written order by place desc limit 1;
@@ -270,7 +316,7 @@ begin
             ) t
         ),
         written as materialized (
-            select count(pg_catalog.pg_logical_emit_message(true, 'replicator.row', convert_to(/*: relation */1/*:*/ || ' ' || image, 'UTF8'))) as n
+            select count(replicator.tell('replicator.row', /*: relation */1/*:*/ || ' ' || image)) as n
             from (select image from chunk where inside order by place) as c
         )
         select chunk.*, written.n into last from chunk, written order by place desc limit 1;
@@ -287,7 +333,8 @@ set local lock_timeout = '2s';
 lock table "__schema__"."__table__" in share row exclusive mode;
 do $wait$
 declare
-    mark pg_lsn := pg_catalog.pg_logical_emit_message(false, 'replicator.mark', '');
+    -- So long that it is worth a move of the place on record also where messages are not told.
+    mark pg_lsn := pg_catalog.pg_logical_emit_message(false, 'replicator.mark', repeat('x', 8192));
 begin
     for moment in 1..100 loop
         if exists (select from replicator.slot where topology = /*: topology */'x'/*:*/ and lsn >= mark) then
@@ -299,7 +346,7 @@ begin
 end
 $wait$;
 update replicator.wal_relation set state = 'stopped' where relation = /*: relation */1/*:*/;
-select pg_catalog.pg_logical_emit_message(true, 'replicator.stop', /*: number */'1'/*:*/);
+select replicator.tell('replicator.stop', /*: number */'1'/*:*/);
 
 -- name: is_over
 -- $1: topology. Whether every table has gone over to triggers.

@@ -11,9 +11,11 @@
 
 -- name: create_stage
 -- Untyped columns keep every value as it is. Even ordinals are the batch's; a key update takes two: gone, and there.
+-- ``loaded``: a row of a backfill's chunk.
 create temp table if not exists replicator_stage (
     ord integer primary key, relation integer, op text, changed_at integer, "key" text,
     fault text, raw_before text, raw_after text, base_existed integer, base_checksum blob, base_image text,
+    loaded integer not null default 0,
     /*: places */ k0, b0, a0 /*:*/
 )
 
@@ -21,6 +23,7 @@ create temp table if not exists replicator_stage (
 create temp table if not exists replicator_net (
     ord integer primary key, relation integer, "key" text, changed_at integer, existed integer, present integer,
     verdict text, found integer, place integer, base_checksum blob, base_image text, corrected integer,
+    loaded integer not null default 0,
     /*: places */ k0, b0, a0 /*:*/
 )
 
@@ -45,8 +48,16 @@ insert into replicator_stage (/*: columns */ ord, relation, op, changed_at, k0, 
 values (/*: values */ ?1 * 2, 0, ?2, ?3, ?4, ?4, ?5 /*:*/)
 
 -- name: stage_change
-insert into replicator_stage (/*: columns */ ord, relation, op, changed_at, "key", fault, raw_before, raw_after /*:*/)
-values (/*: values */ ?, ?, ?, ?, ?, ?, ?, ? /*:*/)
+insert into replicator_stage (/*: columns */ ord, relation, op, changed_at, "key", fault, raw_before, raw_after, loaded /*:*/)
+values (/*: values */ ?, ?, ?, ?, ?, ?, ?, ?, ? /*:*/)
+
+-- name: pass_over
+-- Rows of a chunk that changes of the same batch touch: the changes know better. The numbers: all versions of one table. No
+-- json_each here: to SQLite that reads the file, and what has read the file is not given the write lock any more when somebody
+-- else has written meanwhile.
+delete from replicator_stage
+where loaded and relation in (/*: numbers */ 0 /*:*/) and "key" in (
+    select "key" from replicator_stage where not loaded and relation in (/*: numbers */ 0 /*:*/))
 
 -- name: stage_base
 -- What the site knows better than the ledger: how the row was when the centre wrote it last.
@@ -59,6 +70,9 @@ update replicator_stage set base_existed = null where base_existed is not null
 
 -- name: stage_extent
 select min(ord), max(ord), count(distinct ord / 2), coalesce(max(changed_at), 0) from replicator_stage
+
+-- name: count_changes
+select count(distinct ord / 2) from replicator_stage where not loaded
 
 -- name: has_truncates
 select exists (select 1 from replicator_stage where op = 't')
@@ -113,7 +127,7 @@ select l.ord, l.relation, l."key", l.changed_at, f.op in ('u', 'd') or l.op = 'd
     /*: found */ t."__key__" is not null /*:*/, /*: place */ t.rowid /*:*/, /*: values */ l.k0 /*:*/
 from (
     select min(ord) as first, max(ord) as last from replicator_stage
-    where relation = ?1 and ord between ?2 and ?3 and op <> 't' group by "key"
+    where relation = ?1 and ord between ?2 and ?3 and op <> 't' and not loaded group by "key"
 ) as n
 cross join replicator_stage as f on f.ord = n.first
 cross join replicator_stage as l on l.ord = n.last
@@ -145,13 +159,36 @@ select l.ord, l.relation, l."key", l.changed_at, coalesce(f.base_existed, g.dele
     case when f.base_existed is null then g.image else f.base_image end, /*: values */ l.k0 /*:*/
 from (
     select min(ord) as first, max(ord) as last from replicator_stage
-    where relation = ?1 and ord between ?2 and ?3 group by "key"
+    where relation = ?1 and ord between ?2 and ?3 and not loaded group by "key"
 ) as n
 cross join replicator_stage as f on f.ord = n.first
 cross join replicator_stage as l on l.ord = n.last
 left join replicator_ledger as g on g.link = ?4 and g.relation = ?5 and g."key" = l."key"
 left join "__table__" as t on /*: same_key */ t."__key__" = l.k0 /*:*/
 where l.op = 's' or coalesce(f.base_existed, g.deleted is 0) or /*: found */ t."__key__" is not null /*:*/
+
+-- name: load_loaded
+-- Rows of a backfill's chunk: nobody knows what the site believed before, whatever the ledger says. One that was asked for by
+-- its key and is not at the source: whoever has it here is to be asked.
+insert into replicator_net (ord, relation, "key", changed_at, existed, present, verdict, found, place, loaded, /*: places */ k0 /*:*/)
+select l.ord, l.relation, l."key", l.changed_at, l.op in ('g', 'd'), l.op not in ('g', 'd'),
+    case
+        when not (/*: found */ t."__key__" is not null /*:*/) then case when l.op in ('g', 'd') then 'there' else 'insert' end
+        when l.op in ('g', 'd') then 'delete_differs'
+        when /*: same_after */ t."__column__" is l.a0 /*:*/ then 'there'
+        else 'insert_exists'
+    end,
+    /*: found */ t."__key__" is not null /*:*/, /*: place */ t.rowid /*:*/, 1, /*: values */ l.k0 /*:*/
+from replicator_stage as l
+left join "__table__" as t on /*: same_key */ t."__key__" = l.k0 /*:*/
+where l.relation = ?1 and l.ord between ?2 and ?3 and l.loaded
+
+-- name: hold_deleted
+-- Rows of a backfill that were here and have been deleted: a conflict. ?2: the table.
+update replicator_net as n set verdict = 'update_missing'
+where n.relation = ?1 and n.loaded and n.verdict = 'insert' and exists (
+    select 1 from replicator_ledger as v
+    where v.link = 0 and v.relation = ?2 and v."key" = /*: version_key */ n."key" /*:*/ and v.deleted)
 
 -- name: count_verdicts
 select relation, verdict, count(*) from replicator_net group by relation, verdict
@@ -220,7 +257,7 @@ where checksum is not excluded.checksum or deleted is not excluded.deleted or im
 select n.ord, n."key",
     case when n.verdict = 'update_missing' and v.deleted then 'update_deleted' else n.verdict end,
     n.changed_at, n.existed, n.present, n.found, n.base_image, v.changed_at, v.origin, /*: answer */ '' /*:*/,
-    n.existed and n.present and /*: untouched */ n.base_checksum = replicator_checksum(n.a0) /*:*/,
+    n.existed and n.present and /*: untouched */ n.base_checksum = replicator_checksum(n.a0) /*:*/, n.loaded,
     /*: values */ n.b0, n.a0, t."__column__" /*:*/
 from replicator_net as n left join "__table__" as t on n.found and /*: same_row */ t."__key__" = n.k0 /*:*/
 left join replicator_ledger as v on v.link = 0 and v.relation = ?5 and v."key" = /*: version_key */ n."key" /*:*/

@@ -40,6 +40,13 @@ select name, tbl_name, sql, rowid as place from sqlite_master where type = 'trig
 -- name: list_table_names
 select name from sqlite_master where type = 'table' order by name
 
+-- name: has_migrations
+select 1 from sqlite_master where type = 'table' and name = 'replicator_migration'
+
+-- name: read_level
+-- The last migration that ran here.
+select coalesce(max(number), 0) from replicator_migration
+
 -- name: journal_mode
 pragma journal_mode
 

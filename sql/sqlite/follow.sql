@@ -83,6 +83,11 @@ where n.relation = ?1 and n.verdict in (select value from json_each(?3)) and not
     else not exists (select 1 from "__table__" as t where /*: same_key */ t."__key__" = n.k0 /*:*/)
 end
 
+-- name: count_differing
+-- Rows of a backfill's chunk, in a stretch, that met another row here.
+select count(*) from replicator_net as n cross join replicator_stage as s on s.ord = n.ord
+where s.loaded and n.ord between ? and ? and n.verdict in ('update', 'delete')
+
 -- name: rename_verdict
 update replicator_net set verdict = ?3 where relation = ?1 and verdict = ?2
 

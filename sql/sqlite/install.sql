@@ -56,6 +56,12 @@ insert into replicator_outbox (relation, op, changed_at, route)
 select /*: relation */ 0 /*:*/, 'a', /*: hybrid_time */ 0 /*:*/, /*: route */ null /*:*/
 where exists (select 1 from "__table__")
 
+-- name: note_columns
+-- The rows that hold something in columns which are captured from now on: they come with all else that was captured before.
+insert into replicator_outbox (relation, op, changed_at, /*: places */ k0 /*:*/)
+select /*: relation */ 0 /*:*/, 'u', /*: hybrid_time */ 0 /*:*/, /*: key */ "__key__" /*:*/
+from "__table__" as t where /*: filled */ "__key__" is not null /*:*/
+
 -- name: create_table
 create table "__table__" (
     /*: lines */ "__column__" text /*:*/
@@ -70,6 +76,9 @@ where topology = /*: topology */ '' /*:*/ and retired_at is null
 
 -- name: forget_bases
 delete from replicator_base where substr(relation, 1, length(/*: topology */ '' /*:*/) + 1) = /*: topology */ '' /*:*/ || '/'
+
+-- name: forget_stops
+delete from replicator_capture_stop where topology = /*: topology */ '' /*:*/
 
 -- name: forget_acknowledged
 delete from replicator_acknowledged where topology = /*: topology */ '' /*:*/
@@ -97,6 +106,9 @@ delete from replicator_link where topology = /*: topology */ '' /*:*/
 -- name: list_migrations
 select number, checksum from replicator_migration order by number
 
+-- name: rename_key
+update replicator_relation set "key" = /*: key */'["id"]'/*:*/, fingerprint = /*: fingerprint */'x'/*:*/ where id = /*: id */1/*:*/;
+
 -- name: list_relations
 select id, table_name, fingerprint, columns from replicator_relation where topology = ? and retired_at is null order by id
 
@@ -118,5 +130,5 @@ select database_id || ':' || epoch from replicator_identity where only_row = 1
 -- name: list_links
 select site, direction, position, source_identity, max(coalesce(recorded_at, 0), coalesce(contact_at, 0)), changes, conflicts,
     (select count(*) from replicator_parked as p where p.link = l.id), skew_us, newest_changed_at,
-    (select count(*) from replicator_conflict as c where c.link = l.id and c.state = 'waiting')
+    (select count(*) from replicator_conflict as c where c.link = l.id and c.state = 'waiting'), stamp
 from replicator_link as l where topology = ? order by site, direction

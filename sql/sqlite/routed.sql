@@ -26,6 +26,14 @@ where route in (select value from json_each(?1)) and seq > ?2 and seq <= ?3 and 
 select k0 from replicator_outbox indexed by replicator_outbox_route
 where route = ?1 and seq > ?2 and seq <= ?3 and op = 'm' order by seq desc limit 1
 
+-- name: read_fed
+-- Which database feeds the site's link to the centre.
+select source_identity from replicator_link where topology = ? and site = ? and direction = 'to_centre'
+
+-- name: has_delivered
+-- Whether the link's site is known to have got rows: only an acknowledgement writes down the routes.
+select exists (select 1 from replicator_acknowledged where link = ? and routes is not null)
+
 -- name: processed_upto
 -- How far the site's changes have been processed, for a site that reads for the first time.
 select position from replicator_link where topology = ? and site = ? and direction = 'to_centre'

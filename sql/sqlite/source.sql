@@ -51,6 +51,36 @@ select ?1 + row_number() over (), case when /*: fits */ 1 /*:*/ then 's' else 'o
     /*: values */ m."__column__" /*:*/
 from "__table__" as m where /*: between */ 1 /*:*/
 
+-- name: column_collation
+-- The collation a column was declared with, which no catalogue shows: a compound select compares by that of its first part.
+select case when c.value = 'A' then 'NOCASE' when c.value = 'a ' then 'RTRIM' else 'BINARY' end
+from (select "__column__" as value from "__table__" where 0 union all select 'a') as c
+
+-- name: read_chunk
+-- The next rows behind a place in the table's own key order. Behind a row's values: its base, and what ends its place where
+-- a key may be NULL.
+select 0, case when /*: fits */ 1 /*:*/ then 's' else 'o' end, 0,
+    /*: values */ m."__column__" /*:*/, /*: base */ null /*:*/, /*: tie */ null /*:*/
+from "__table__" as m where /*: behind */ 1 /*:*/ and /*: mine */ 1 /*:*/
+order by /*: order */ m."__column__" /*:*/ limit ?
+
+-- name: read_by_key
+-- One row of a chunk, by its key.
+select 0, case when /*: fits */ 1 /*:*/ then 's' else 'o' end, 0,
+    /*: values */ m."__column__" /*:*/, /*: base */ null /*:*/, /*: tie */ null /*:*/
+from "__table__" as m where /*: same_row */ m."__column__" = ?1 /*:*/ and /*: mine */ 1 /*:*/
+
+-- name: count_some
+-- How many rows there are, as far as ?1 goes, and how many of the first ?2 are wanted.
+select (select count(*) from (select 1 from "__table__" limit ?1)),
+    (select count(*) from (select /*: mine */ 1 /*:*/ as replicator_mine from "__table__" as m limit ?2)),
+    (select count(*) from (select /*: mine */ 1 /*:*/ as replicator_mine from "__table__" as m limit ?2) where replicator_mine)
+
+-- name: rowid_span
+-- At most so many rows: by the rowids, and by the size of the file.
+select (select max(/*: rowid */ rowid /*:*/) from "__table__") - (select min(/*: rowid */ rowid /*:*/) from "__table__") + 1,
+    (select page_count from pragma_page_count) * (select page_size from pragma_page_size) / 8
+
 -- name: acknowledge
 insert into replicator_acknowledged (link, topology, position, nonce, acknowledged_at)
 values (?1, ?2, ?3, lower(hex(randomblob(6))), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
@@ -117,12 +147,28 @@ select b."key", c.seq from (
 -- name: forget_base
 delete from replicator_base where relation = ? and "key" = ? and seq < ?
 
+-- name: list_bases
+-- The bases ?1 of the keys in the list ?2, as they are now.
+select relation, "key", seq, checksum from replicator_base where relation = ?1 and "key" in (select value from json_each(?2))
+
+-- name: forget_known_base
+-- One that is as it was when it was listed.
+delete from replicator_base where relation = ? and "key" = ? and seq = ? and checksum is ?
+
 -- name: read_lag
 select (select max(seq) from replicator_outbox) - ?1,
     (select changed_at from replicator_outbox where seq > ?1 order by seq limit 1)
 
 -- name: list_keys_behind
 select op, /*: places */ k0 /*:*/ from replicator_outbox where seq > ? and relation = ?
+
+-- name: touch
+-- With untouch in one transaction: nothing is changed, but a page was written, so data_version moves for every other
+-- connection (SQLite does not write a row that is set to what it is).
+insert into replicator_control (only_row) values (-1)
+
+-- name: untouch
+delete from replicator_control where only_row = -1
 
 -- name: read_clock
 select cast((julianday('now') - 2440587.5) * 86400000000.0 as integer)

@@ -8,6 +8,15 @@ on conflict (topology, site, direction) do nothing
 select id, position, source_identity, lease_holder, lease_until from replicator_link
 where topology = ? and site = ? and direction = ?
 
+-- name: read_stamp
+select stamp from replicator_link where id = ?
+
+-- name: same_source
+-- ?1: our number for the link, ?2: a database's name. Another site's link that is fed by it or a copy.
+select o.site from replicator_link as l
+join replicator_link as o on o.topology = l.topology and o.direction = l.direction and o.site <> l.site
+where l.id = ?1 and l.direction = 'to_centre' and instr(o.source_identity, ?2) order by 1 limit 1
+
 -- name: take_lease
 -- Mine, nobody's, run out, or (told by the caller) of a process that is gone.
 update replicator_link set lease_holder = ?1, lease_until = ?2
@@ -21,8 +30,8 @@ update replicator_link set lease_until = ?1 where id = ?2 and lease_holder = ?3
 update replicator_link set lease_holder = null, lease_until = null where id = ? and lease_holder = ?
 
 -- name: record_batch
-update replicator_link set position = ?1, recorded_at = ?2, changes = changes + ?3, conflicts = conflicts + ?4,
-    parked = parked + ?5, newest_changed_at = max(newest_changed_at, ?6)
+update replicator_link set position = ?1, stamp = ?10, recorded_at = ?2, changes = changes + ?3,
+    conflicts = conflicts + ?4, parked = parked + ?5, newest_changed_at = max(newest_changed_at, ?6)
 where id = ?7 and position is ?8 and lease_holder = ?9
 
 -- name: record_clock
@@ -30,7 +39,7 @@ where id = ?7 and position is ?8 and lease_holder = ?9
 update replicator_control set seen = ?1 where only_row = 1 and seen < ?1
 
 -- name: record_contact
-update replicator_link set source_identity = ?1, contact_at = ?2, skew_us = ?3 where id = ?4 and source_identity in ('', ?1)
+update replicator_link set source_identity = ?1, contact_at = ?2, skew_us = ?3 where id = ?4 and source_identity in ('', ?1, ?5)
 
 -- name: read_clock
 select cast((julianday('now') - 2440587.5) * 86400000000.0 as integer)
@@ -73,17 +82,24 @@ select * from (
     order by c.id desc limit ?4
 ) order by id
 
+-- name: count_held
+-- Tables of a link that have more changes parked than ?2 for a cause of their own, by code and cause.
+select sqlstate, max(cause), count(*) from replicator_parked
+where link = ?1 and sqlstate in ('held', 'unkeyed') group by relation, sqlstate having count(*) > ?2
+
 -- name: list_queues
--- Parked changes by row, where trying again may help: refused by a constraint, or changes wait behind, and nobody is asked.
+-- Parked changes by row, where trying again may help: refused by a constraint, held until now (?3: tables that still are), or
+-- changes wait behind; and nobody is asked.
 select json_group_array(id) from (
     select p.id, p.relation, p."key", p.sqlstate, p.state from replicator_parked as p
-    where p.link = ?1 and p."key" <> '' order by p.id
+    where p.link = ?1 and p."key" <> '' and p.relation not in (select value from json_each(?3)) order by p.id
 ) as q
 where not exists (
     select 1 from replicator_conflict as c join replicator_parked as w on w.id = c.parked
     where c.link = ?1 and c.state = 'waiting' and w.link = ?1 and w.relation = q.relation and w."key" = q."key")
 group by q.relation, q."key"
-having count(*) > 1 or max(q.sqlstate) like 'SQLITE_CONSTRAINT%' or max(q.sqlstate) = ''
+having (count(*) > 1 or max(q.sqlstate) like 'SQLITE_CONSTRAINT%' or max(q.sqlstate) in ('', 'held'))
+   and max(q.sqlstate) <> 'unkeyed'
 order by min(q.id) limit ?2
 
 -- name: waits

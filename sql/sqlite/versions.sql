@@ -35,11 +35,13 @@ on conflict (link, relation, "key") do update set version = version + 1, changed
     deleted = excluded.deleted, origin = excluded.origin
 
 -- name: write_versions
+-- When a row of a backfill was written nobody knows (0): not before what is known.
 insert into replicator_ledger (link, relation, "key", changed_at, checksum, deleted, origin)
 select 0, ?1, /*: version_key */ n."key" /*:*/, n.changed_at, zeroblob(0), not n.present, ?4
 from replicator_net as n
 where n.relation = ?2 and n.verdict in (select value from json_each(?3))
-on conflict (link, relation, "key") do update set version = version + 1, changed_at = excluded.changed_at,
+on conflict (link, relation, "key") do update set version = version + 1,
+    changed_at = case when excluded.changed_at <> 0 then excluded.changed_at else changed_at end,
     deleted = excluded.deleted, origin = excluded.origin
 
 -- name: set_versioned_upto

@@ -6,9 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,52 +13,7 @@ import pytest
 
 from tests.fixtures.cli import Laboratory, started
 from tests.fixtures.databases import PostgresDatabases
-
-_DEADLINE = 30.0
-
-
-class Running:
-    """A service and the log lines it has written so far."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._news:
-                self.lines.append(line)
-                self._news.notify_all()
-
-    def wait_for(self, *words: str) -> str:
-        """The first line with all the words, when it has come."""
-
-        def found() -> str:
-            return next((line for line in self.lines if all(word in line for word in words)), "")
-
-        with self._news:
-            assert self._news.wait_for(found, _DEADLINE), f"no line with {words} in:\n{''.join(self.lines)}"
-            return found()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal; the exit code."""
-        self.process.send_signal(number)
-        code = self.process.wait(_DEADLINE)
-        self._reader.join(_DEADLINE)
-        return code
-
-    def close(self) -> None:
-        """End it whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(_DEADLINE)
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
+from tests.fixtures.services import DEADLINE, Running, until
 
 
 @pytest.fixture
@@ -86,14 +38,6 @@ def run(laboratory: Laboratory) -> Iterator[Callable[..., Running]]:
     yield start
     for each in begun:
         each.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, not longer than the deadline."""
-    deadline = time.monotonic() + _DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        threading.Event().wait(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -140,7 +84,7 @@ def test_systemd_is_told(tmp_path: Path, run: Callable[..., Running]) -> None:
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(address))
-        channel.settimeout(_DEADLINE)
+        channel.settimeout(DEADLINE)
         service = run(NOTIFY_SOCKET=str(address))
         assert channel.recv(100) == b"READY=1"
         service.end()
@@ -154,5 +98,5 @@ def test_a_second_signal_ends_it_at_once(laboratory: Laboratory, run: Callable[.
     os.kill(service.process.pid, signal.SIGTERM)
     os.kill(service.process.pid, signal.SIGINT)
     os.kill(service.process.pid, signal.SIGCONT)
-    assert service.process.wait(_DEADLINE) in (-signal.SIGTERM, -signal.SIGINT)
+    assert service.process.wait(DEADLINE) in (-signal.SIGTERM, -signal.SIGINT)
     laboratory.run("sync", code=0)

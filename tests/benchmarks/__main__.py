@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from replicator.embedded import Binaries, EmbeddedServer, find_binaries
+from tests.benchmarks.backfill import backfill
 from tests.benchmarks.both_ways import both_ways
 from tests.benchmarks.drain import drain
 from tests.benchmarks.fanout import fanout
@@ -28,6 +29,7 @@ from tests.benchmarks.wal import wal
 BENCHMARKS: Mapping[str, Callable[[Ground], list[Figure]]] = {
     "source": source_cost,
     "drain": drain,
+    "backfill": backfill,
     "latency": latency,
     "memory": memory,
     "idle": idle,

@@ -41,11 +41,20 @@ def install(topology: str) -> dict[str, object]:
 
 def sync(topology: str) -> dict[str, object]:
     """``replicator sync``, measured from its first connection to its last."""
+    return _measured("sync", "-c", topology, "--json")
+
+
+def backfill(topology: str) -> dict[str, object]:
+    """``replicator backfill`` of all tables without its audit, measured likewise."""
+    return _measured("backfill", "-c", topology, "--no-audit", "--json")
+
+
+def _measured(*arguments: str) -> dict[str, object]:
     from tests.benchmarks.measures import resident_mb
 
     base = resident_mb()
     start, used = time.perf_counter(), time.process_time()
-    _command("sync", "-c", topology, "--json")
+    _command(*arguments)
     return {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - used,
@@ -90,6 +99,7 @@ if __name__ == "__main__":
         "drain": drain,
         "install": install,
         "sync": sync,
+        "backfill": backfill,
         "sqlite_tps": sqlite_tps,
     }
     print(json.dumps(commands[command](*arguments)))

@@ -152,6 +152,10 @@ class Ground:
         """``replicator sync`` of all links, both ways, in a process of its own."""
         return Drained(**json.loads(child("sync", str(topology))))
 
+    def backfill(self, topology: Path) -> Drained:
+        """``replicator backfill`` of all tables, without the audit, in a process of its own."""
+        return Drained(**json.loads(child("backfill", str(topology))))
+
     @contextmanager
     def service(self, topology: Path, centre: str, links: int = 1) -> Iterator[Service]:
         """``replicator run`` as a process, once all links are in contact; ended by SIGTERM."""

@@ -38,10 +38,10 @@ def wal(ground: Ground) -> list[Figure]:
     return [*_drains(ground, mix=False), *_drains(ground, mix=True), *_bulk(ground)]
 
 
-def _install(ground: Ground, centre: str, site: str, capture: str) -> Path:
+def _install(ground: Ground, centre: str, site: str, capture: str, outbox: str = "keep") -> Path:
     path = ground.folder / f"{site.rpartition('/')[2]}.yaml"
     settings = {
-        "topology": "bench", "centre": {"url": centre}, "sites": {SITE: {"url": site, "capture": capture}},
+        "topology": "bench", "centre": {"url": centre}, "sites": {SITE: {"url": site, "capture": capture, "outbox": outbox}},
         "tables": [{"name": TABLE}],
     }  # fmt: skip
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -49,11 +49,11 @@ def _install(ground: Ground, centre: str, site: str, capture: str) -> Path:
     return path
 
 
-def _backlog(ground: Ground, changes: int, *, mix: bool) -> tuple[str, str, Path]:
+def _backlog(ground: Ground, changes: int, *, mix: bool, outbox: str) -> tuple[str, str, Path]:
     """As ``drain.postgres_backlog``; the backlog is in the log only."""
     site = ground.database("site", sql("postgres", "table"), sql("postgres", "writers"))
     centre = ground.database("centre")
-    topology = _install(ground, centre, site, "wal")
+    topology = _install(ground, centre, site, "wal", outbox)
     if mix:
         run(site, f"call write_inserts(1, {changes}, 10000)")
         ground.drain(topology)
@@ -66,22 +66,35 @@ def _backlog(ground: Ground, changes: int, *, mix: bool) -> tuple[str, str, Path
 
 def _drains(ground: Ground, *, mix: bool) -> list[Figure]:
     changes, load = ground.rows(CHANGES), "mix 60/30/10" if mix else "inserts"
-    ours: list[Drained] = []
+    drained: dict[str, list[Drained]] = {"keep": [], "bypass": []}
     logical, received = [], []
     for _ in range(ground.repetitions):
-        site, centre, topology = _backlog(ground, changes, mix=mix)
-        received.append(changes / _received(ground, site))
-        ours.append(ground.drain(topology))
-        expect_equal(load, fetch(site, drain._FINGERPRINT)[0], fetch(centre, drain._FINGERPRINT)[0])
-        ground.drop(centre, site)
+        for outbox, ours in drained.items():
+            site, centre, topology = _backlog(ground, changes, mix=mix, outbox=outbox)
+            if outbox == "keep":
+                received.append(changes / _received(ground, site))
+            ours.append(ground.drain(topology))
+            expect_equal(load, fetch(site, drain._FINGERPRINT)[0], fetch(centre, drain._FINGERPRINT)[0])
+            ground.drop(centre, site)
         logical.append(changes / drain._logical(ground, changes, mix))
-    speed = [changes / one.seconds for one in ours]
-    what = f"PostgreSQL log → PostgreSQL, {changes:,} {load}"
-    return [
-        Figure(what, speed, "changes/s", "changes/s logical replication", logical, (_AIM,)),
-        Figure(f"{what}: against receiving only", speed, "changes/s", "changes/s pg_recvlogical", received),
-        Figure(f"{what}: peak memory", [one.peak_mb for one in ours], "MB resident", aims=(_MEMORY,)),
-    ]
+    figures = []
+    for outbox, ours in drained.items():
+        speed = [changes / one.seconds for one in ours]
+        way = "by the outbox" if outbox == "keep" else "past the outbox"
+        what = f"PostgreSQL log → PostgreSQL {way}, {changes:,} {load}"
+        figures += [
+            Figure(what, speed, "changes/s", "changes/s logical replication", logical, (_AIM,)),
+            Figure(f"{what}: against receiving only", speed, "changes/s", "changes/s pg_recvlogical", received),
+            Figure(f"{what}: peak memory", [one.peak_mb for one in ours], "MB resident", aims=(_MEMORY,)),
+            Figure(
+                f"{what}: its processor time",
+                [one.cpu_seconds for one in ours],
+                "s",
+                "s wall",
+                [one.seconds for one in ours],
+            ),
+        ]
+    return figures
 
 
 def _received(ground: Ground, site: str) -> float:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from replicator.audit import AuditVerdict, Limits
-from replicator.model import Direction, Engine
+from replicator.model import Direction
 from tests.fixtures.pairs import PAIRS, MakePair, Pair, Rows
+from tests.fixtures.unseen import behind_our_back
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEM = "create table item (id integer primary key, name text, qty integer)"
@@ -239,16 +240,6 @@ def test_the_audit_compares_both_ways(hub: Pair) -> None:
     assert verdicts() == [AuditVerdict.EQUAL]
     behind_our_back(hub, "update item set qty = -1 where id = 2")
     assert verdicts() == [AuditVerdict.DIFFERENT]
-
-
-def behind_our_back(pair: Pair, statement: str) -> None:
-    """A write at the first site that no trigger sees."""
-    if pair.site.engine is Engine.POSTGRES:
-        pair.site.commit(f"select set_config('replicator.origin', '{pair.topology}/centre', true)", statement)
-        return
-    kept = pair.site.rows("select sql from sqlite_master where type = 'trigger' and name like 'replicator%'")
-    names = pair.site.rows("select name from sqlite_master where type = 'trigger' and name like 'replicator%'")
-    pair.site.commit(*(f'drop trigger "{name}"' for (name,) in names), statement, *(str(sql) for (sql,) in kept))
 
 
 # --- crashes ---

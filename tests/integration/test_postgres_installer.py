@@ -13,7 +13,7 @@ import pytest
 
 from replicator.engines.postgres.connection import connect, describe, translate
 from replicator.engines.postgres.installer import PostgresInstaller
-from replicator.errors import BatchError, RejectedError, RetryableError, SetupError, StaleError
+from replicator.errors import BatchError, RejectedError, RetryableError, SchemaError, SetupError, StaleError
 from replicator.model import ColumnShape, ForeignKeyShape, TableName, TableShape, UniqueShape
 from tests.fixtures.databases import PostgresDatabases
 from tests.integration.postgres_site import LINK, MakeSite, Site, make_site, plan_of
@@ -288,7 +288,7 @@ def test_passwords_stay_out_of_messages(postgres_database: PostgresDatabases) ->
     ("08006", RetryableError), ("55P03", RetryableError),
     ("23505", RejectedError), ("22003", RejectedError), ("P0001", RejectedError),
     ("2F002", RejectedError), ("44000", RejectedError),
-    ("42501", SetupError), ("42P01", SetupError), ("42703", SetupError), ("28000", SetupError), ("3D000", SetupError),
+    ("42501", SetupError), ("42P01", SchemaError), ("42703", SchemaError), ("28000", SetupError), ("3D000", SetupError),
     ("42601", RejectedError), ("XX000", BatchError),
 ])  # fmt: skip
 def test_every_kind_of_driver_error_has_its_place_in_our_tree(sqlstate: str, kind: type[Exception]) -> None:

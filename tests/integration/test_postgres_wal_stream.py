@@ -7,17 +7,17 @@ import time
 import tracemalloc
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 
 import psycopg
 import pytest
 
 from replicator.engines.postgres.session import Session
 from replicator.engines.postgres.wal.filler import Filler
+from replicator.engines.postgres.wal.installer import PostgresWalInstaller
 from replicator.errors import SetupError
 from replicator.model import Direction, LinkName
 from tests.fixtures.databases import PostgresDatabases
-from tests.integration.postgres_site import LINK, MakeSite, read_once
+from tests.integration.postgres_site import LINK, MakeSite, Site, read_once
 from tests.integration.postgres_wal_site import WalSite, make_wal_site
 from tests.integration.test_postgres_source import write_concurrently
 
@@ -26,9 +26,15 @@ __all__ = ["make_wal_site"]
 TABLE = "create table t (id int primary key, a text, n numeric)"
 
 
+def close_gap(site: Site) -> None:
+    """As when backfills are ordered."""
+    assert isinstance(site.installer, PostgresWalInstaller)
+    site.installer.close_gap(LINK.topology)
+
+
 def announce(origin: str) -> str:
     """What the target says at the start of its transactions."""
-    return f"select pg_logical_emit_message(true, 'replicator.origin', convert_to('{origin}', 'UTF8'))"
+    return f"select replicator.tell('replicator.origin', '{origin}')"
 
 
 def test_changed_columns_are_captured_by_name_and_follow_after_install(make_wal_site: MakeSite) -> None:
@@ -145,7 +151,8 @@ def test_an_idle_log_is_let_go(make_wal_site: MakeSite) -> None:
     )
     assert int(str(site.rows(behind)[0][0])) > 10 << 20
     with closing(filler):
-        assert not filler.wait(1.0)
+        while filler.wait(1.0):  # before PostgreSQL 15 transactions are told that have nothing for us
+            continue
         assert int(str(site.rows(behind)[0][0])) < 4 << 20
     assert site.rows("select count(*) from replicator.outbox") == [(0,)]
 
@@ -157,13 +164,13 @@ def test_a_lost_slot_is_named_and_install_brings_it_back(make_wal_site: MakeSite
     site.run("select pg_drop_replication_slot(name) from replicator.slot; insert into t values (3)")
     with pytest.raises(SetupError, match=r"is gone; changes may be missing(.|\n)*replicator install"):
         site.read()
-    assert any("slot is gone" in finding.message for finding in site.installer.check(site.plans(), as_source=True))
+    assert any("is gone" in finding.message for finding in site.installer.check(site.plans(), as_source=True))
     site.install(skip_existing=False)
-    assert sorted(str(change[3]) for change in site.read()) == [
-        "('1', None, None)",
-        "('2', None, None)",
-        "('3', None, None)",
-    ]
+    with pytest.raises(SetupError, match=r"changes from before it are missing(.|\n)*replicator install"):
+        site.read()
+    assert any("is new" in finding.message for finding in site.installer.check(site.plans(), as_source=True))
+    close_gap(site)
+    assert site.read() == []
     site.run("insert into t values (4)")
     assert len(site.read()) == 1
 
@@ -282,7 +289,9 @@ def test_a_copied_database_does_not_touch_its_originals_slot(
     try:
         with pytest.raises(SetupError, match="of another database"):
             copy.read()
-        copy.install()
+        copy.install(skip_existing=False)
+        close_gap(copy)
+        copy.read()
         copy.run("insert into t values (2)")
         assert len(copy.read()) == 1
         assert copy.rows("select name from replicator.slot") != own
@@ -295,9 +304,6 @@ def test_a_copied_database_does_not_touch_its_originals_slot(
 
 def test_what_cannot_be_captured_is_refused_with_the_way_round_it(make_wal_site: MakeSite) -> None:
     site = make_wal_site(TABLE)
-    both = [replace(plan, direction=Direction.BOTH) for plan in site.plans()]
-    with pytest.raises(SetupError, match="both ways"):
-        site.installer.plan_site(LINK.topology, both)
     site.run("create unlogged table n (id int primary key)")
     with pytest.raises(SetupError, match="unlogged"):
         site.installer.plan_site(LINK.topology, site.plans())

@@ -48,7 +48,7 @@ def test_invariant_6_histories_on_sqlite_end_equal(policy: PolicyName) -> None:
     assert report.counts.crashes > 0
 
 
-@pytest.mark.parametrize("engines", ["postgres", "mixed", "crossed"])
+@pytest.mark.parametrize("engines", ["postgres", "mixed", "crossed", "wal"])
 def test_invariant_6_histories_with_postgresql_end_equal(server: Server, engines: str) -> None:
     plan = Plan(seeds=_seeds(3), policies=POLICIES, engines=engines, server=server.dsn, shrink_seconds=60, sites=(2, 3))
     report = _converges(plan)

@@ -32,6 +32,8 @@ class Images:
     after: Position | None = None
     upto: Position = field(default=Position(""))
     more: bool = False
+    stamp: str = ""
+    chunk: None = None
     relations: dict[int, Relation] = field(
         default_factory=lambda: {
             5: Relation(5, TableName("public", "item"), tuple(name for name, _, _ in _COLUMNS), ("id",))

@@ -13,7 +13,7 @@ import pytest
 
 from replicator.engines.sqlite.installer import SqliteInstaller
 from replicator.engines.sqlite.source import SqliteSource
-from replicator.errors import RetryableError, SetupError
+from replicator.errors import RetryableError, SchemaError, SetupError
 from tests.fixtures.sqlite_sites import LINK, TOPOLOGY, Replica, assert_equal, capture, create, plan_of, plans_of
 
 PART = "create table part (id integer primary key, serial text unique, qty integer, note text);"
@@ -173,7 +173,8 @@ def test_a_new_column_is_brought_for_all_rows_at_the_next_install(sqlite_file: C
     running.catch_up()
     connection.execute("alter table part add column colour text default 'red'")
     connection.execute("insert into part (id, serial, colour) values (3, 'c', 'blue')")
-    running.catch_up()  # still knows nothing of the column
+    with pytest.raises(SchemaError, match="have changed since the link was planned"):
+        running.catch_up()  # whoever runs the link plans it anew then
 
     wider = plans_of(path)
     capture(path, wider)

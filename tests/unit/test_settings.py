@@ -314,3 +314,9 @@ def test_parameters_from_a_table_are_asked_for_when_they_are_there(yaml: Path) -
     assert with_params(loaded(yaml, "keyed_by: [site]"), [{}]).sites["factory_a"].params == {}
     error = refuse(yaml, BASE + "params_from: {table: clinics}\n")
     assert (error.key, error.line) == ("params_from.site", 7)
+
+
+def test_a_centre_is_not_captured_from_its_log(yaml: Path) -> None:
+    error = refuse(yaml, BASE.replace('central"}', 'central", capture: wal}'))
+    assert (error.line, error.key) == (2, "centre.capture")
+    assert "capture: wal is for sites" in str(error)

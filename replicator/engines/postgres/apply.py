@@ -11,11 +11,12 @@ import psycopg
 
 from replicator.engines.postgres.decisions import Decisions
 from replicator.engines.postgres.lane import Lane
+from replicator.engines.postgres.loading import Loading
 from replicator.engines.postgres.session import Session, apply_sql, target_sql
-from replicator.engines.postgres.stage import Stage
+from replicator.engines.postgres.stage import WARY, Stage
 from replicator.engines.postgres.versions import Versions
 from replicator.errors import RejectedError
-from replicator.model import Conflict, Decision, Span, TablePlan, TruncatePolicy, Verdict
+from replicator.model import Conflict, Decision, Prefer, Span, TablePlan, TruncatePolicy, Verdict
 
 _CHUNK = 1000
 """Conflicts held in Python at once: bounds memory when every row conflicts."""
@@ -50,21 +51,22 @@ class Apply:
         self.retried: int | None = None
         self.origin: str | None = session.link.origin
         self._loaded: list[tuple[Lane, int]] = []
-        self._move = False
-        self._left = False
+        self._move = self._left = self._brought = False
         self._dirty: set[int] = set()
         self.applied: dict[Lane, int] = {}
         self.net = 0
         self.conflicts = 0
         self.parked = 0
+        self.differing = 0
+        self.prefer = Prefer.POLICY
 
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[int, int, int, int]:
         """Counters to put back when a savepoint rolls back."""
-        return self.net, self.conflicts, self.parked
+        return self.net, self.conflicts, self.parked, self.differing
 
-    def restore(self, counts: tuple[int, int, int]) -> None:
+    def restore(self, counts: tuple[int, int, int, int]) -> None:
         """Undo counting of a savepoint that rolled back."""
-        self.net, self.conflicts, self.parked = counts
+        self.net, self.conflicts, self.parked, self.differing = counts
 
     # --- clean ---
 
@@ -73,11 +75,15 @@ class Apply:
         self._left = False
         self._loaded = []
         self._span = span
+        self._brought = self._stage.is_loaded(span)
+        if self._brought:
+            self._bring(span)
+            return
         if self._truncate(span):
             return
         self._move = self._stage.moves(span)
         straight = self._straight(span)
-        self._load(span, self._stage.relations_of(span) - straight.keys(), self._stage.row_lanes)
+        self._load(span, self._stage.relations_of(span) - straight.keys(), self._stage.row_lanes_of(span))
         self._plan_anew(sum(straight.values()) + sum(count for _, count in self._loaded))
         applied = self._apply_fresh(straight)
         if applied is None:
@@ -87,6 +93,56 @@ class Apply:
         if self._left and self._move and not span.single:
             raise RejectedError(_ONE_BY_ONE, sqlstate="23000")
         self.net += applied
+
+    def _bring(self, span: Span) -> None:
+        """Insert a backfill's rows where there are none; those that stand here already are left alone, unlocked."""
+        self._move = False
+        text, typed = self._stage.relations_of(span), self._stage.row_lanes_of(span)
+        direct = not text and all(self._session.lane(number).inserts_straight for number in typed)
+        if direct and any(self._stand_already(self._session.lane(number), span) for number in typed):
+            return
+        applied = sum(self._insert_rows(self._session.lane(number), span) for number in typed) if direct else 0
+        self.net += applied
+        if direct and applied == span.count:
+            return
+        self._load(span, text, typed)
+        count = sum(rows for _, rows in self._loaded)
+        if not direct:
+            self._plan_anew(count)
+            steps = [Step("insert_loaded" if lane.plan.versioned else "insert_clean", lane) for lane, _ in self._loaded]
+            applied = sum(map(self._run, steps))
+            self.net += applied
+        if applied == count:
+            return
+        for lane, _ in self._loaded:
+            if lane.plan.divided:  # its rows have to be looked at in any case
+                self._left = True
+                continue
+            beliefs = (self._session.read_feed(lane.place)[0],) if lane.plan.ledgered else ()
+            self._session.run(Loading(lane, 0).drop_same, *beliefs)
+            self._left = self._left or bool(self._session.one(lane.simple("count_change"))[0])
+
+    def _stand_already(self, lane: Lane, span: Span) -> bool:
+        """Whether all rows of the span are here as they come; asked where the last ones met rows."""
+        if not lane.wary or lane.plan.divided:
+            return False
+        return bool(self._session.one(Loading(lane, 0).count_same, span.low, span.high)[0] == span.count)
+
+    def _insert_rows(self, lane: Lane, span: Span) -> int:
+        """Insert rows of a backfill from the typed lane where there are none; how many."""
+        if lane.plan.versioned:
+            self._plan_anew(span.count)
+            inserted = int(self._session.one(self._versions(lane).insert_rows, span.low, span.high)[0])
+        else:
+            inserted = self._session.run(lane.apply("insert_rows", alive="true"), span.low, span.high).rowcount
+        self.applied[lane] = self.applied.get(lane, 0) + inserted
+        lane.wary = lane.wary if inserted == span.count else WARY
+        return inserted
+
+    def take_straight(self, rows: Mapping[Lane, int]) -> None:
+        """Count rows that went into their tables while they were read."""
+        self.applied.update(rows)
+        self.net += sum(rows.values())
 
     def _straight(self, span: Span) -> Mapping[int, int]:
         """Relations whose rows go from the stage into the table as they are, with the number of rows."""
@@ -140,7 +196,8 @@ class Apply:
                 self._empty(lane)
             self._dirty.add(number)
             self._load_lane(lane, number, span, text=number in text)
-            self._net(lane, number)
+            if not self._stage.is_loaded(span):
+                self._net(lane, number)
             count = self._session.one(lane.simple("count_change"))[0]
             lane.passed_changes += count
             if count:
@@ -180,8 +237,14 @@ class Apply:
                 lane.passed_rows = 0
 
     def _load_lane(self, lane: Lane, number: int, span: Span, *, text: bool) -> None:
+        if self._stage.is_loaded(span):
+            if text:
+                self._session.run(Loading(lane, number).load, number, span.low, span.high)
+            if number in self._stage.row_lanes_of(span):
+                self._session.run(lane.load_new_rows, span.low, span.high)
+            return
         feed, known = self._session.read_feed(lane.place) if lane.plan.ledgered else (0, False)
-        if number in self._stage.row_lanes:
+        if number in self._stage.row_lanes_of(span):
             if known:
                 self._session.run(lane.load_rows, span.low, span.high, feed)
             else:
@@ -269,7 +332,7 @@ class Apply:
         if not self._left:
             return
         for lane, _ in self._loaded:
-            yield from self._decisions.find(lane, move=self._move)
+            yield from self._decisions.find(lane, move=self._move, loaded=self.prefer if self._brought else None)
 
     def decided(self, decisions: Iterable[Decision]) -> None:
         """Record the decisions and do what they say."""
@@ -280,6 +343,7 @@ class Apply:
                 verdicts.setdefault(each.conflict.relation, Counter())[each.verdict] += 1
             self._decisions.note(chunk)
             self.conflicts += sum(each.on_record for each in chunk)
+            self.differing += sum(each.conflict.loaded is not None for each in chunk)
         self._decisions.noted(sum(map(Counter.total, verdicts.values())))
         for lane, _ in self._loaded:
             if lane.number in verdicts:
@@ -289,14 +353,14 @@ class Apply:
                 self._decisions.correct_there(lane)
 
     def _carry_out(self, lane: Lane, verdicts: Counter[Verdict]) -> None:
-        self._decisions.note_beliefs(lane)
+        self._decisions.note_beliefs(lane, loaded=self._brought)
         if verdicts[Verdict.MERGE]:
             self._decisions.merge(lane)
             self._check_fit(lane)
         if wanted := verdicts[Verdict.APPLY] + verdicts[Verdict.MERGE]:
             self._impose(lane, wanted)
-        if verdicts.keys() != {Verdict.APPLY}:
-            self._decisions.correct(lane)
+        if self._brought or verdicts.keys() != {Verdict.APPLY}:
+            self._decisions.correct(lane, loaded=self._brought)
         if verdicts[Verdict.PARK]:
             self.parked += self._decisions.park(lane, self.retried)
             self.parked += self._stage.hold_later(lane.place, self._span)

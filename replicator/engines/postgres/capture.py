@@ -97,8 +97,12 @@ def checksum(text: str) -> str:
 
 def relation_fingerprint(plan: TablePlan) -> str:
     """Checksum over what an image's places mean: ordered columns with their types, and the key."""
-    places = [f"{column.source}\t{column.source_type}" for column in plan.columns]
-    return checksum("\n".join([*places, "", *plan.key]))
+    return places_fingerprint([(column.source, column.source_type) for column in plan.columns], plan.key)
+
+
+def places_fingerprint(columns: Sequence[tuple[str, str]], key: Sequence[str]) -> str:
+    """The same of columns with their types."""
+    return checksum("\n".join([*(f"{name}\t{kind}" for name, kind in columns), "", *key]))
 
 
 def function_name(topology: str, table: TableName) -> str:

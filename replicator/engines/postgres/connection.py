@@ -15,7 +15,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from replicator import sqlfiles
-from replicator.errors import BatchError, RejectedError, ReplicatorError, RetryableError, SetupError, StaleError
+from replicator.engines.postgres.level import newest_level, read_level
+from replicator.errors import (
+    BatchError,
+    RejectedError,
+    ReplicatorError,
+    RetryableError,
+    SchemaError,
+    SetupError,
+    StaleError,
+)
+from replicator.model import require_level
 
 PostgresConnection: TypeAlias = "psycopg.Connection[TupleRow]"
 
@@ -38,6 +48,7 @@ _RETRYABLE_CODES = frozenset({
 _REJECTED_CLASSES = ("09", "21", "22", "23", "27", "2F", "38", "39", "44", "P0")
 _REJECTED_CODES = frozenset({"54000"})  # an index row that is too large
 _SETUP_CLASSES = ("28", "3D", "3F", "42")
+_MOVED = frozenset({"42703", "42P01", "42804", "42P10"})  # a column, a table, a type, a key is not as it was
 _OURS = frozenset({"42601"})  # a syntax error is our fault, not the operator's
 _OF_VALUES = frozenset({"42601", "428C9"})  # a jsonpath, tsquery, ltree … that cannot be read; GENERATED ALWAYS
 
@@ -48,7 +59,7 @@ _HINTS: Mapping[str, str] = {
     "3D000": "create the database, or correct its name in the URL",
     "3F000": "run: replicator install",
     "42501": "run: replicator check; it prints the GRANT statements",
-    "42703": "the table's columns are not as planned; run: replicator plan, then replicator install",
+    "42703": "the table's columns are not as planned; run: replicator schema diff, then replicator install",
     "42883": "run: replicator install",
     "42P01": "run: replicator plan, then replicator install",
     "53100": "free disk space on the database server",
@@ -69,10 +80,11 @@ _REFUSED = (
 )
 
 
-def connect(url: str, *, application_name: str, autocommit: bool = True) -> PostgresConnection:
+def connect(url: str, *, application_name: str, autocommit: bool = True, upgrading: bool = False) -> PostgresConnection:
     """A new connection with every setting that touches values fixed; placeholders are PostgreSQL's own ``$1``.
 
-    Raises SetupError when the URL is wrong or the login refused, RetryableError when the server is away.
+    ``upgrading``: our tables may be of an older schema than this replicator's. Raises SetupError when they are and may not be,
+    when a newer replicator made them, when the URL is wrong or the login refused; RetryableError when the server is away.
     """
     place = describe(url)
     with translated(place):
@@ -82,6 +94,7 @@ def connect(url: str, *, application_name: str, autocommit: bool = True) -> Post
         )
         try:
             connection.execute(sqlfiles.statement("sql/postgres/session.sql", "settle").encode())
+            require_level(place, read_level(connection), newest_level(), upgrading=upgrading)
             connection.autocommit = autocommit
         except BaseException:
             connection.close()
@@ -133,6 +146,8 @@ def translate(error: psycopg.Error, place: str) -> ReplicatorError:
         return RetryableError(message, hint=hint)
     if family in _REJECTED_CLASSES or code in _REJECTED_CODES or _is_of_value(error, code):
         return RejectedError(message, sqlstate=code, detail=error.diag.message_detail or "", hint=hint)
+    if code in _MOVED:
+        return SchemaError(message, hint=hint)
     if family in _SETUP_CLASSES and code not in _OURS:
         return SetupError(message, hint=hint)
     if not code and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):

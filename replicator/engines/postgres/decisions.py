@@ -8,10 +8,11 @@ from typing import cast
 
 import psycopg
 
+from replicator.engines.postgres.backfills import Backfills
 from replicator.engines.postgres.lane import Lane
 from replicator.engines.postgres.session import Session
 from replicator.engines.postgres.verdicts import Verdicts
-from replicator.model import Conflict, ConflictKind, Decision, Verdict
+from replicator.model import Conflict, ConflictKind, Decision, Prefer, Verdict
 from replicator.records import parse_record
 from replicator.sqlfiles import statement
 
@@ -36,11 +37,13 @@ class Decisions:
 
     Args:
         session: the link's.
+        backfills: the link's.
         answers: whether the site gets this database's changes too, so that it is told what became of its own.
     """
 
-    def __init__(self, session: Session, *, answers: bool) -> None:
+    def __init__(self, session: Session, backfills: Backfills, *, answers: bool) -> None:
         self._session = session
+        self._backfills = backfills
         self._answers = answers
         self._skews: dict[str, int] | None = None
         self._ledgered: set[int] = set()
@@ -48,8 +51,8 @@ class Decisions:
 
     # --- found ---
 
-    def find(self, lane: Lane, *, move: bool) -> Iterator[Conflict]:
-        """The lane's conflicts, streamed through a server-side cursor."""
+    def find(self, lane: Lane, *, move: bool, loaded: Prefer | None = None) -> Iterator[Conflict]:
+        """The lane's conflicts, streamed through a server-side cursor. ``loaded``: they are about rows of a backfill."""
         feed = self._session.read_version_feed(lane.place) if lane.plan.versioned else 0
         verdicts = Verdicts(lane)
         if lane.plan.ledgered:
@@ -63,21 +66,24 @@ class Decisions:
             cursor.itersize = _CHUNK
             cursor.execute(conflicts_sql("read_found").encode(), (lane.number,))
             for row in cursor:
-                yield self._conflict(lane, verdicts.targets, row)
+                yield self._conflict(lane, verdicts.targets, row, loaded)
 
-    def _conflict(self, lane: Lane, names: Sequence[str], row: tuple[object, ...]) -> Conflict:
+    def _conflict(self, lane: Lane, names: Sequence[str], row: tuple[object, ...], loaded: Prefer | None) -> Conflict:
         (
             order, existed, present, changed_at, key, found, before, stored, after, current, at, origin, gone, answer,
             untouched,
         ) = row  # fmt: skip
         base = _image(names, before) or _stored(lane, stored)
         writer = "" if at is None else self._place(cast("str | None", origin))
+        kind = _kind(bool(existed), bool(present), bool(found), bool(gone))
+        if loaded is not None and gone and not found:
+            kind = ConflictKind.UPDATE_DELETED
         return Conflict(
             ord=cast("int", order),
             relation=lane.number,
             table=lane.place,
             key=str(key),
-            kind=_kind(bool(existed), bool(present), bool(found), bool(gone)),
+            kind=kind,
             before=base if existed else None,
             after=_image(names, after),
             current=_image(names, current),
@@ -90,6 +96,8 @@ class Decisions:
             clock_error_us=self._clock_error(writer),
             answer=str(answer or ""),
             untouched=bool(untouched),
+            loaded=loaded,
+            loading=kind is ConflictKind.UPDATE_MISSING and self._backfills.loading(lane.place),
         )
 
     def _place(self, origin: str | None) -> str:
@@ -131,11 +139,12 @@ class Decisions:
 
     # --- carried out ---
 
-    def note_beliefs(self, lane: Lane) -> None:
+    def note_beliefs(self, lane: Lane, *, loaded: bool) -> None:
         """Write to the ledger what the site made of each row itself, whatever was decided: that is what it believes."""
         if lane.plan.ledgered:
             feed, _ = self._session.read_feed(lane.place)
-            for step in Verdicts(lane).record_ledger:
+            verdicts = Verdicts(lane)
+            for step in verdicts.record_ledger(loaded=loaded):
                 self._session.run(step, feed, lane.number)
 
     def merge(self, lane: Lane) -> None:
@@ -150,11 +159,14 @@ class Decisions:
             lane.number, retried,
         ).rowcount  # fmt: skip
 
-    def correct(self, lane: Lane) -> None:
-        """Tell the site, and it alone, what stands here in place of what it wrote."""
+    def correct(self, lane: Lane, *, loaded: bool) -> None:
+        """Tell the site, and it alone, what stands here in place of what it wrote.
+
+        Of a backfill's rows also those that it wrote again: what is on its way to the site may be older.
+        """
         if self._answers and lane.plan.direction.falls:
             number = self._session.read_captured(lane.plan.target)
-            step = Verdicts(lane).add_corrections
+            step = Verdicts(lane).add_corrections(loaded=loaded)
             self.corrected += self._session.run(step, number, route_to(self._session), lane.number).rowcount
 
     def correct_there(self, lane: Lane) -> None:

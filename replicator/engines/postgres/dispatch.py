@@ -136,6 +136,8 @@ class Dispatcher:
                     run(connection, "plan_by_index")
                     while self._subscriptions:
                         if self._waiter.wait(connection, _SLEEP_SECONDS):
+                            self._found |= self._waiter.calls  # a call names a route
+                            self._waiter.calls.clear()
                             self._tell()
                             time.sleep(_BREATH)  # under steady traffic, one look for many commits
                         pause = _FIRST_PAUSE

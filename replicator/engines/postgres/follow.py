@@ -28,8 +28,8 @@ class Follow(Apply):
     before has committed by then, and is seen; whoever comes later waits for us, and is sent to the centre.
     """
 
-    def __init__(self, session: Session, stage: Stage, own: OwnChanges) -> None:
-        super().__init__(session, stage, Decisions(session, answers=False))
+    def __init__(self, session: Session, stage: Stage, decisions: Decisions, own: OwnChanges) -> None:
+        super().__init__(session, stage, decisions)
         self._own = own
         self.passed = 0
 
@@ -58,7 +58,7 @@ class Follow(Apply):
     def _follow(self, span: Span) -> None:
         self._loaded = []
         self._move = False
-        self._load(span, self._stage.relations_of(span), self._stage.row_lanes)
+        self._load(span, self._stage.relations_of(span), self._stage.row_lanes_of(span))
         for lane, _ in self._loaded:
             self._session.run(self._lock_rows(lane))
         passed = self._pass_over()
@@ -67,6 +67,8 @@ class Follow(Apply):
         for step in self._steps("insert_followed", {}, "update_followed", "delete_followed"):
             count = self._run(step)
             written += count
+            if step.name != "insert_followed" and self._stage.is_loaded(span):
+                self.differing += count
             if step.name == "insert_followed" and count < new[step.lane]:
                 self._explain_left_out(step)
         if any(new.values()) and self._pass_over():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replicator.engines.postgres import central
-from replicator.engines.postgres.capture import Capture, Trigger, bare_type, relation_fingerprint
+from replicator.engines.postgres.capture import Capture, Trigger, bare_type, places_fingerprint, relation_fingerprint
 from replicator.engines.postgres.catalogue import Inventory, read_inventory, rows
 from replicator.engines.postgres.central import CentralCapture
 from replicator.engines.postgres.chains import Follower, texts_used
@@ -54,6 +54,9 @@ class Installed:
     owned: frozenset[int] = frozenset()
     equalities: Mapping[str, str] = field(default_factory=dict)
     feeds: frozenset[str] = frozenset()
+    may_trigger: bool = False
+    """Whether event triggers may be made by who is connected."""
+    event_triggers: frozenset[str] = frozenset()
 
     def captures(self, topology: str, plans: Sequence[TablePlan]) -> list[Capture]:
         """The plans as captured tables: relation numbers given out, and the way to capture chosen."""
@@ -136,6 +139,18 @@ class Installed:
         """The relation on record for a capture."""
         return next((record for record in self.relations if record.id == capture.relation), None)
 
+    def predecessor(self, capture: Capture) -> RelationRecord | None:
+        """The version captured so far, where the new one differs from it by columns alone: same table, triggers, types, key."""
+        found = [r for r in self.relations if r.table == capture.name and not r.retired and r.loaded]
+        shape = self.inventory.catalogue.tables.get(capture.name)
+        if not found or shape is None or len(self.own_triggers(capture)) < len(capture.triggers()):
+            return None
+        kinds = {column.name: column.type for column in shape.columns}
+        record = found[-1]
+        same = all(name in kinds for name in record.columns) and record.key == capture.plan.key
+        mark = places_fingerprint([(name, kinds[name]) for name in record.columns], record.key) if same else ""
+        return record if mark == record.fingerprint else None
+
     def own_triggers(self, capture: Capture | CentralCapture) -> tuple[Trigger, ...]:
         """Triggers of this topology on the table, as they are."""
         return tuple(t for t in self.triggers.get(capture.name, ()) if t.function == capture.function)
@@ -157,8 +172,11 @@ def read_installed(connection: PostgresConnection, topology: str) -> Installed:
     for schema, table, name, kind, enabled, function, old_table, new_table in rows(connection, "install", "triggers"):
         shown = Trigger(str(name), int(str(kind)), str(enabled), str(function), str(old_table), str(new_table))
         triggers[TableName(str(schema), str(table))].append(shown)
+    ((may_trigger, noticing),) = rows(connection, "install", "event_triggers")
     base = {
         "inventory": inventory,
+        "may_trigger": bool(may_trigger),
+        "event_triggers": frozenset(_texts(noticing)),
         "has_schema": bool(has_schema),
         "functions": {str(name): str(mark) for name, mark in rows(connection, "install", "functions")},
         "triggers": {name: tuple(found) for name, found in triggers.items()},

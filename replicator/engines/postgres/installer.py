@@ -25,6 +25,8 @@ from replicator.engines.postgres.checks import (
 )
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
 from replicator.engines.postgres.inspect import Installed, read_installed
+from replicator.engines.postgres.level import newest_level, read_level
+from replicator.engines.postgres.recorded import Recorded
 from replicator.engines.postgres.wal.handover import HandOver, filling
 from replicator.engines.postgres.wal.installed import uninstall_steps
 from replicator.errors import RetryableError, SetupError
@@ -32,16 +34,11 @@ from replicator.model import (
     Catalogue,
     CentralTable,
     DatabasePlan,
-    Direction,
     Finding,
-    LinkName,
-    LinkRecord,
     PlannedStatement,
-    Position,
     TableName,
     TablePlan,
-    decode_catalogue,
-    encode_catalogue,
+    level_findings,
 )
 
 _OWN_TRANSACTIONS = re.compile(r"(--[^\n]*\n|\s)*(begin;|do )")
@@ -49,7 +46,7 @@ _CAPTURES = ("capture_", "central_")
 """How the names of capture functions begin."""
 
 
-class PostgresInstaller:
+class PostgresInstaller(Recorded):
     """One PostgreSQL database that our tables and triggers go into.
 
     Args:
@@ -67,8 +64,16 @@ class PostgresInstaller:
     @property
     def _connection(self) -> PostgresConnection:
         if self._opened is None or self._opened.closed:
-            self._opened = connect(self._url, application_name="replicator install")
+            self._opened = connect(self._url, application_name="replicator install", upgrading=True)
         return self._opened
+
+    def list_captured(self, topology: str) -> Mapping[TableName, Sequence[str]]:
+        """See ports.Installable."""
+        with translated(self._place):
+            if not rows(self._connection, "install", "our_schema")[0][0]:
+                return {}
+            found = rows(self._connection, "install", "captured", topology)
+        return {TableName(str(schema), str(name)): _texts(columns) for schema, name, columns in found}
 
     def read_catalogue(self) -> Catalogue:
         """All user tables with columns, keys, unique and foreign keys; five queries whatever the number of tables."""
@@ -94,8 +99,10 @@ class PostgresInstaller:
             readable = all(each.ok or each.warning or each.subject != "rights" for each in findings)
             if not as_source:
                 findings += check_target(self._place, self._connection, plans)
+                findings += level_findings(self._place, read_level(self._connection), newest_level())
                 return [*findings, *self._central_findings()] if readable else findings
             findings += check_capture(self._place, self._connection, plans)
+            findings += level_findings(self._place, read_level(self._connection), newest_level())
             if not readable:
                 return findings
             shared = read_installed(self._connection, "")
@@ -165,12 +172,16 @@ class PostgresInstaller:
     ) -> Iterator[PlannedStatement]:
         yield from self._our_steps(installed)
         yield from _shared_steps(installed, planned.SITE_FUNCTIONS)
+        if installed.may_trigger and not installed.event_triggers >= planned.EVENT_TRIGGERS:
+            yield planned.create_event_triggers()
         with translated(self._place):
             log = HandOver(self._connection, topology)
         for capture in installed.captures(topology, plans):
             yield from log.steps(capture, installed, _capture_steps(capture, installed))
         with translated(self._place):
             yield from log.last_steps()
+        if installed.migrations and self.is_stopped(topology):
+            yield planned.resume(topology)
 
     def _our_steps(self, installed: Installed) -> Iterator[PlannedStatement]:
         for number, name, mark in planned.migrations():
@@ -296,47 +307,15 @@ class PostgresInstaller:
         with translated(self._place):
             return [str(row[0]) for row in rows(self._connection, "install", "list_objects")]
 
-    def list_links(self, topology: str) -> Sequence[LinkRecord]:
-        """Links recorded here (targets only)."""
-        with translated(self._place):
-            if not rows(self._connection, "install", "our_schema")[0][0]:
-                return []
-            found = rows(self._connection, "install", "list_links", topology)
-        return [_link_record(row) for row in found]
-
-    def remember_site(self, topology: str, site: str, catalogue: Catalogue) -> None:
-        """See ports.Installable."""
-        with translated(self._place):
-            sql = sqlfiles.statement("sql/postgres/install.sql", "remember_site")
-            self._connection.execute(sql.encode(), (topology, site, encode_catalogue(catalogue)))
-
-    def recall_sites(self, topology: str) -> Mapping[str, Catalogue]:
-        """See ports.Installable."""
-        with translated(self._place):
-            if not rows(self._connection, "install", "our_schema")[0][0]:
-                return {}
-            found = rows(self._connection, "install", "recall_sites", topology)
-        return {str(site): decode_catalogue(str(text)) for site, text in found}
-
-    def read_clock(self) -> int:
-        """See ports.Installable."""
-        with translated(self._place):
-            ((now,),) = rows(self._connection, "target", "read_clock")
-        return int(str(now))
-
-    def read_seen(self) -> int:
-        """See ports.Installable."""
-        with translated(self._place):
-            if not rows(self._connection, "install", "our_schema")[0][0]:
-                return 0
-            ((seen,),) = rows(self._connection, "install", "read_seen")
-        return int(str(seen))
-
     def close(self) -> None:
         """Release the connection. Repeatable."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _capturable(plan: TablePlan) -> bool:
@@ -361,7 +340,12 @@ def _capture_steps(capture: Capture, installed: Installed) -> Iterator[PlannedSt
     yield from _trigger_steps(capture, installed)
     record = installed.record(capture)
     if record is None or record.retired or not record.loaded or not installed.own_triggers(capture):
-        yield planned.capture_existing(capture)
+        before = installed.predecessor(capture)
+        added = [c.source for c in capture.plan.columns if before is not None and c.source not in before.columns]
+        if before is None or added:
+            yield planned.capture_existing(capture, added)
+        else:
+            yield planned.mark_loaded(capture)
 
 
 def _trigger_steps(capture: Capture | CentralCapture, installed: Installed) -> Iterator[PlannedStatement]:
@@ -381,16 +365,3 @@ def _trigger_steps(capture: Capture | CentralCapture, installed: Installed) -> I
 def _has_triggers(capture: Capture | CentralCapture, installed: Installed) -> bool:
     present = installed.own_triggers(capture)
     return tuple(sorted(present, key=lambda trigger: trigger.name)) == capture.triggers()
-
-
-def _link_record(row: tuple[object, ...]) -> LinkRecord:
-    topology, site, direction, position, identity, *numbers = row
-    recorded_at, changes, conflicts, parked, skew_us, newest, undecided = (
-        int(re.sub(r"\..*", "", str(n))) for n in numbers
-    )
-    return LinkRecord(
-        link=LinkName(str(topology), str(site), Direction(str(direction))),
-        position=None if position is None else Position(str(position)), source_identity=str(identity),
-        recorded_at=recorded_at, changes=changes, conflicts=conflicts, parked=parked, skew_us=skew_us,
-        newest_changed_at=newest, undecided=undecided,
-    )  # fmt: skip

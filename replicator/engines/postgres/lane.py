@@ -35,6 +35,7 @@ class Lane:
         self.key = tuple(relation.columns.index(name) for name in plan.key)
         self.cascades: tuple[Cascade, ...] = ()
         self.passed_changes = self.passed_rows = 0  # since the change table and the rows table were last truncated
+        self.wary = 0  # chunks of a backfill that are not hoped to be all new
         self.image = f"replicator_image_{number}"
         self.text = f"replicator_text_{number}"
         self.rows = f"replicator_rows_{number}"
@@ -76,8 +77,7 @@ class Lane:
     @cached_property
     def load_states(self) -> str:
         """Text lane without before images. Parameters: relation, low, high, feed."""
-        values = self.listed("(s.a).v", self.live)
-        key = self.listed("(s.a).v", self.key)
+        key, values = self.listed("(s.a).v", self.key), self.listed("(s.a).v", self.live)
         return self.render(
             "load_states",
             columns=self._loaded,
@@ -88,8 +88,7 @@ class Lane:
     @cached_property
     def load_rows(self) -> str:
         """Typed lane. Parameters: low, high, feed."""
-        values = self.listed("s.v", self.live)
-        key = self.listed("s.v", self.key)
+        key, values = self.listed("s.v", self.key), self.listed("s.v", self.live)
         return self.render(
             "load_rows", columns=self._loaded, values=f"{key}, {values}, {values}", key=self.texts("s.v", self.key)
         )
@@ -103,8 +102,7 @@ class Lane:
     @cached_property
     def load_new_rows(self) -> str:
         """Typed lane of a table whose ledger is empty. Parameters: low, high."""
-        values = self.listed("s.v", self.live)
-        key = self.listed("s.v", self.key)
+        key, values = self.listed("s.v", self.key), self.listed("s.v", self.live)
         return self.render("load_new_rows", columns=self._loaded, values=f"{key}, {values}, {values}")
 
     @cached_property
@@ -157,7 +155,7 @@ class Lane:
 
     # --- change → table ---
 
-    def apply(self, name: str, *, move: bool = False, returning: str = "") -> str:
+    def apply(self, name: str, *, move: bool = False, returning: str = "", **more: str) -> str:
         """A statement that writes the target; ``move`` sets key columns too, ``returning``: what it gives back."""
         pairs = [*self.plan.constants, *((self.plan_column(i).target, f"c.a{i}") for i in self.live)]
         columns = quoted([column for column, _ in pairs])
@@ -171,9 +169,11 @@ class Lane:
             arbiter=quoted(self.plan.target_key),
             values=", ".join([*constants, *(f"c.a{i}" for i in self.live)]),
             staged=", ".join([*constants, *(f"(s.a).v{i}" for i in self.live)]),
+            typed=", ".join([*constants, *(f"s.v{i}" for i in self.live)]),
             returning=returning,
             current=self.target_values,
             fitted=self.fitted("c.a"),
+            **more,
         )
 
     @property

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from replicator.engines.postgres.lane import Lane
 from replicator.engines.postgres.pieces import piece
 from replicator.engines.postgres.session import Session
+from replicator.engines.postgres.wal.reach import Reach
 from replicator.model import Position, TableName
 from replicator.sqlfiles import literal, quote, render, statement
+
+_FREE_SECONDS, _LOCKED_SECONDS = 30.0, 5.0
+"""How long the log may take to come into the outbox: before rows are locked, and while they are."""
 
 START = Position("1:1:")
 """The snapshot nothing is visible in: every change of the site's lies beyond it."""
@@ -33,15 +37,22 @@ class Version:
 
 
 class OwnChanges:
-    """The site's own changes, for one transaction of the link from the centre."""
+    """The site's own changes, for one transaction of the link from the centre.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: the link's.
+        reach: brings what is still in the log only, where changes are captured from there.
+    """
+
+    def __init__(self, session: Session, reach: Reach) -> None:
         self._session = session
+        self._reach = reach
         self._versions: dict[TableName, list[Version]] = {}
         self.marker = self.stored = START
 
     def read_marker(self, arrived: Position | None) -> None:
         """Learn how far the centre has processed the site's changes: what is on record, or the batch's if it is newer."""
+        self._catch_up(_FREE_SECONDS)
         link = self._session.link.text
         stored = self._session.run(follow_sql("read_stored"), link, prepare=True).fetchone()
         self.stored = self.marker = Position(stored[0]) if stored else START
@@ -53,8 +64,17 @@ class OwnChanges:
         link = self._session.link
         self._session.run(follow_sql("record_marker"), link.text, link.topology, self.marker, prepare=True)
 
+    def _catch_up(self, seconds: float) -> None:
+        has_slot = statement("sql/postgres/wal.sql", "has_slot")
+        if self._session.one(has_slot, self._session.link.topology, prepare=True)[0]:
+            self._reach.catch_up(seconds)
+
     def touched(self) -> dict[int, bool]:
-        """Our relations with changes beyond the marker, and whether a TRUNCATE is among them. In a new statement."""
+        """Our relations with changes beyond the marker, and whether a TRUNCATE is among them. In a new statement.
+
+        What was committed before this call is seen, also where it is captured from the log.
+        """
+        self._catch_up(_LOCKED_SECONDS)
         found = self._session.run(follow_sql("own_changes"), self.marker, self._session.link.origin)
         return dict(found.fetchall())
 

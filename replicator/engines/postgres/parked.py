@@ -13,9 +13,11 @@ from datetime import datetime
 from replicator.engines.postgres.decisions import dump
 from replicator.engines.postgres.lane import Lane
 from replicator.engines.postgres.session import Session
+from replicator.engines.postgres.values import to_record
 from replicator.errors import RejectedError, SetupError
 from replicator.model import Op, ParkedChange, ParkedState
-from replicator.records import encode_record, parse_record
+from replicator.records import encode_record, parse_record, unescape
+from replicator.sifting import HELD, MOST_HELD, UNKEYED, Sifted, too_many
 from replicator.sqlfiles import statement
 
 LAST_ORDINAL = 2**63 - 1
@@ -98,6 +100,24 @@ class ParkedChanges:
             self.sql("add_parked"), self._session.link_id, change.table, key, change.op, change.changed_at,
             list(change.columns), change.before, change.after, error.sqlstate, _cause(error), None, 1,
         )  # fmt: skip
+
+    def add_held(self, sifted: Sifted) -> int:
+        """Park changes of tables that are held; how many. Raises SetupError when there would be too many."""
+        for change in sifted.changes:
+            code, cause = sifted.cause(change)
+            plan = self._session.plans[change.relation.table]
+            columns, before, after = change.relation.columns, _literal(change.before), _literal(change.after)
+            staged = Staged(str(plan.target), change.op, change.changed_at, columns, before, after)
+            values = parse_record(after or before or "()")
+            places = [columns.index(name) for name in change.relation.key if name in columns]
+            key = encode_record([values[place] for place in places]) if before or after else ""
+            self.add(staged, key, RejectedError(cause, sqlstate=code))
+        for code, cause, number in self._session.run(
+            self.sql("count_held"), self._session.link_id, MOST_HELD
+        ).fetchall():
+            if code in (HELD, UNKEYED):
+                raise too_many(cause, number)
+        return len(sifted.changes)
 
     def put_back(self, changes: Sequence[Staged], error: RejectedError) -> None:
         """Park changes of one row again under their old numbers; the first is the one that was tried."""
@@ -245,9 +265,16 @@ class ParkedChanges:
 
     def list_queues(self, limit: int) -> list[list[int]]:
         """Parked changes by row that may have become possible, oldest row first."""
-        return [
-            row[0] for row in self._session.run(self.sql("list_queues"), self._session.link_id, limit, prepare=True)
-        ]
+        held = [str(plan.target) for plan in self._session.plans.values() if plan.hold]
+        found = self._session.run(self.sql("list_queues"), self._session.link_id, limit, held, prepare=True)
+        return [row[0] for row in found]
+
+
+def _literal(image: bytes | tuple[object, ...] | None) -> str | None:
+    """An image as a record literal: from COPY text, or from a row of values."""
+    if isinstance(image, bytes):
+        return unescape(image)
+    return None if image is None else to_record(image, [None] * len(image))[0]
 
 
 def _cause(error: RejectedError) -> str:

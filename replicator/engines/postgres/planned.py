@@ -23,7 +23,8 @@ from replicator.sqlfiles import literal, quote, quoted
 _SQL = "sql/postgres/install.sql"
 _MIGRATIONS = "sql/postgres/migrations"
 _FUNCTIONS = "sql/postgres/functions"
-SITE_FUNCTIONS, CENTRAL_FUNCTIONS = frozenset({"capture_by_name"}), frozenset({"announce_by_name", "follow_moves"})
+SITE_FUNCTIONS = frozenset({"capture_by_name", "note_schema_change"})
+CENTRAL_FUNCTIONS = frozenset({"announce_by_name", "follow_moves"})
 """Which of the shared functions a site needs, and which a centre."""
 
 _SIGNATURE = re.compile(r"\bfunction replicator\.(\w+)\(([^)]*)\)")
@@ -60,6 +61,14 @@ def create_function(name: str, arguments: str, body: str, mark: str, purpose: st
     """Creates or replaces a function and stores its fingerprint in its comment, in one transaction."""
     fragments = {"body": body, "arguments": arguments, "comment": literal(f"replicator {mark}")}
     return PlannedStatement(purpose, _render("create_function", fragments, function=name), f"replicator.{name}")
+
+
+EVENT_TRIGGERS = frozenset({"replicator_schema_change", "replicator_schema_drop"})
+
+
+def create_event_triggers() -> PlannedStatement:
+    """Lets changes of captured tables be noticed when they are made; takes a superuser."""
+    return PlannedStatement("notice changes of tables at once", _render("create_event_triggers"), "event triggers")
 
 
 def create_capture(capture: Capture | CentralCapture) -> PlannedStatement:
@@ -111,23 +120,35 @@ def look_again(capture: CentralCapture) -> PlannedStatement:
     return PlannedStatement(f"look at all rows of {capture.name} again", text, f"rows of {capture.name}")
 
 
-def capture_existing(capture: Capture) -> PlannedStatement:
-    """Puts the rows a table has already into the outbox."""
+def mark_loaded(capture: Capture) -> PlannedStatement:
+    """Says that a version's rows have all come under the one before."""
+    text = _render("mark_loaded", {"relation": str(capture.relation)})
+    return PlannedStatement(f"go on with {capture.name}", text, f"relation {capture.relation}")
+
+
+def capture_existing(capture: Capture, added: Sequence[str] = ()) -> PlannedStatement:
+    """Puts the rows a table has already into the outbox; only what ``added`` columns hold, where all else was captured."""
     plan = capture.plan
+    old = ", ".join("null" if column.source in added else f"t.{quote(column.source)}" for column in plan.columns)
+    condition = quote("t").join(plan.where.postgres) if plan.where else "true"
     fragments = {
         "settings": ", ".join(f"({literal(name)}, {literal(value)})" for name, value in SETTINGS.items()),
         "columns": quoted([column.source for column in plan.columns], "t."),
         "key": quoted(plan.key, "t."),
         "key_fields": ", ".join(f"t.{quote(name)} as k{place}" for place, name in enumerate(plan.key)),
         "last": ", ".join(f"last.k{place}" for place in range(len(plan.key))),
-        "filter": quote("t").join(plan.where.postgres) if plan.where else "true",
+        "filter": f"({condition}) and num_nonnulls({quoted(tuple(added), 't.')}) > 0" if added else condition,
+        "before": old,
+        "only_new": "true" if added else "false",
+        "op": "'u'" if added else "'i'",
         "only": "only" if plan.source.kind == "inherited" else "",
         "relation": str(capture.relation),
     }
     name = plan.source.name
     template = sqlfiles.statement(_SQL, "capture_existing")
     text = render_body(template, "existing", {"schema": name.schema, "table": name.name}, fragments) + ";"
-    return PlannedStatement(f"capture the rows {name} has already", text, f"rows of {name}")
+    what = f"the new columns of {name}" if added else f"the rows {name} has already"
+    return PlannedStatement(f"capture {what}", text, f"rows of {name}")
 
 
 def create_tables(shapes: Sequence[TableShape], existing: frozenset[TableName]) -> list[PlannedStatement]:
@@ -220,3 +241,11 @@ def _parents_first(shapes: dict[TableName, TableShape]) -> list[TableShape]:
 
 def _render(name: str, fragments: dict[str, str] | None = None, /, **identifiers: str) -> str:
     return sqlfiles.render(sqlfiles.statement(_SQL, name), identifiers=identifiers, fragments=fragments) + ";"
+
+
+def resume(topology: str) -> PlannedStatement:
+    """Puts on record that what was stopped because its outbox was full is captured again."""
+    text = sqlfiles.render(
+        sqlfiles.statement("sql/postgres/purge.sql", "resume"), fragments={"topology": literal(topology)}
+    )
+    return PlannedStatement("capture again", text, f"capture of {topology}")

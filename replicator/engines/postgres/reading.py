@@ -11,11 +11,14 @@ import psycopg
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
+from replicator.engines.postgres.chunks import key_schemas
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
 from replicator.engines.postgres.events import read_change, read_events
+from replicator.engines.postgres.positions import snapshot_of
+from replicator.engines.postgres.stamps import add_nonce, prove, require_site
 from replicator.engines.postgres.windows import START
-from replicator.errors import RESTORED, BatchError
-from replicator.model import CapturedChange, LinkName, Position, RowEvent, Standing, TablePlan
+from replicator.errors import BatchError, RetryableError, SetupError, rejoin_hint
+from replicator.model import CapturedChange, LinkName, Position, RowEvent, Standing, TableName, TablePlan
 
 
 class Reading:
@@ -36,17 +39,20 @@ class Reading:
         self._plans = plans
         self._reader: PostgresConnection | None = None
         self._watcher: PostgresConnection | None = None
+        self._marker: PostgresConnection | None = None
         self._passed: tuple[Position | None, Position] = (None, START)
+        self._operators: dict[TableName, tuple[str, ...]] = {}
+        self._incarnation = ""
 
     def _start(self, after: Position | None) -> Position:
         """``after``, or what is known to lie behind it without a row of ours in between."""
         known_after, passed = self._passed
-        return passed if known_after == after and passed != START else after or START
+        return passed if known_after == after and passed != START else snapshot_of(after or START)
 
     def _from_the_future(self) -> BatchError:
         return BatchError(
             f"{self._place}: the position of {self._link} lies in this database's future",
-            hint=f"it was restored from a backup, or is another one: run replicator audit, then {RESTORED}",
+            hint=f"it was restored from a backup, or is another one; {rejoin_hint(self._link.site)}",
         )
 
     # --- facts ---
@@ -58,6 +64,45 @@ class Reading:
         if not found:
             raise BatchError(f"{self._place}: this database has no identity", hint="run: replicator install")
         return str(found[0][0])
+
+    def prove_history(self, after: Position | None, stamp: str, target: str) -> bool:
+        """See ports.Source."""
+        with translated(self._place):
+            require_site(self._watch_connection(), self._link, target)
+            snapshot = None if after is None else snapshot_of(after)
+            return prove(self._watch_connection(), self._place, self._link, snapshot, stamp)
+
+    def _plan_of(self, table: TableName) -> TablePlan:
+        """The plan of a source table. Raises SetupError when the link brings no such table."""
+        plan = next((each for each in self._plans if each.source.name == table), None)
+        if plan is None:
+            raise SetupError(f"{self._place}: {self._link} does not bring table {table}", hint="run: replicator plan")
+        return plan
+
+    def _operators_of(self, connection: PostgresConnection, plan: TablePlan) -> tuple[str, ...]:
+        """Where the operators are that compare a table's keys; looked up once."""
+        known = self._operators.get(plan.source.name)
+        if known is None:
+            known = self._operators[plan.source.name] = key_schemas(connection, plan)
+        return known
+
+    def _add_nonce(self, after: Position | None, upto: Position) -> str:
+        """The stamp of a batch that has no outbox rows, by a connection of its own, which is kept while such batches come."""
+        with translated(self._place):
+            if self._marker is None or self._marker.closed:
+                self._marker = connect(self._url, application_name=f"replicator mark {self._link.topology}")
+            return add_nonce(self._marker, self._link, after, upto)
+
+    def _unmark(self) -> None:
+        """Let that connection go: nothing is left to be brought."""
+        if self._marker is not None:
+            self._marker.close()
+            self._marker = None
+
+    def read_schema_mark(self) -> str:
+        """See ports.Source."""
+        with translated(self._place):
+            return read_mark(self._watch_connection(), [plan.source.name for plan in self._plans])
 
     def read_clock(self) -> int:
         """Microseconds since 1970 by the source's wall clock."""
@@ -84,7 +129,8 @@ class Reading:
     def read_change(self, number: int, position: Position | None) -> CapturedChange | None:
         """See ports.Source."""
         with translated(self._place):
-            return read_change(self._watch_connection(), number, position, self._link.writer)
+            snapshot = None if position is None else snapshot_of(position)
+            return read_change(self._watch_connection(), number, snapshot, self._link.writer)
 
     # --- connections ---
 
@@ -116,22 +162,35 @@ class Reading:
 
     def _read_connection(self) -> PostgresConnection:
         if self._reader is None or self._reader.closed:
-            self._reader = connect(self._url, application_name=f"replicator read {self._link.topology}")
+            self._reader = self._connect(f"replicator read {self._link.topology}")
             run(self._reader, "plan_by_index")
         return self._reader
 
     def _watch_connection(self) -> PostgresConnection:
         if self._watcher is None or self._watcher.closed:
-            self._watcher = connect(self._url, application_name=f"replicator wait {self._link.topology}")
+            self._watcher = self._connect(f"replicator wait {self._link.topology}")
             run(self._watcher, "plan_by_index")
             run(self._watcher, "commit_lazily")
         return self._watcher
+
+    def _connect(self, name: str) -> PostgresConnection:
+        """Raises RetryableError when this is another server process than before: it may have another history."""
+        connection = connect(self._url, application_name=name)
+        found = str(rows(connection, "stamps", "incarnation")[0][0])
+        if self._incarnation not in ("", found):
+            connection.close()
+            raise RetryableError(
+                f"{self._place}: the server was started again, or the database made anew; it is looked at"
+            )
+        self._incarnation = found
+        return connection
 
     def close(self) -> None:
         """Release all connections. Repeatable; the source opens them again when used again."""
         for connection in (self._reader, self._watcher):
             if connection is not None:
                 connection.close()
+        self._unmark()
         self._reader = self._watcher = None
 
 
@@ -144,6 +203,12 @@ def run(connection: PostgresConnection, name: str, *values: object, file: str = 
         if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             connection.rollback()
         raise
+
+
+def read_mark(connection: PostgresConnection, tables: Sequence[TableName]) -> str:
+    """Another text whenever one of the tables has changed."""
+    names = [table.schema for table in tables], [table.name for table in tables]
+    return str(rows(connection, "schema", "schema_mark", *names)[0][0])
 
 
 def spelled(value: object) -> str | None:

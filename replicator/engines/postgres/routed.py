@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -12,11 +12,15 @@ import psycopg
 from replicator import sqlfiles
 from replicator.engines.postgres import dispatch
 from replicator.engines.postgres.catalogue import rows
+from replicator.engines.postgres.chunks import ChunkRows, KeyRange, estimate
 from replicator.engines.postgres.connection import PostgresConnection, translated
 from replicator.engines.postgres.dispatch import Subscription
+from replicator.engines.postgres.purge import give_back
 from replicator.engines.postgres.reading import Reading, run, spelled
 from replicator.engines.postgres.shares import Shares
 from replicator.engines.postgres.slices import Slice, copy_statement, make_slices, own_route, routes_of
+from replicator.engines.postgres.stamps import routed_stamp
+from replicator.engines.postgres.waiting import call
 from replicator.engines.postgres.windows import (
     START,
     PostgresBatch,
@@ -24,8 +28,8 @@ from replicator.engines.postgres.windows import (
     numbers_of,
     read_relations,
 )
-from replicator.errors import RESTORED, BatchError
-from replicator.model import ChunkRequest, Key, Lag, LinkName, Op, Position, TablePlan
+from replicator.errors import BatchError, rejoin_hint
+from replicator.model import ChunkRequest, Key, Lag, LinkName, Op, Position, TableName, TablePlan
 from replicator.records import parse_record
 
 _ACKNOWLEDGE_SECONDS = 1.0
@@ -91,7 +95,11 @@ class PostgresRoutedSource(Reading):
                 self._require_known(self._read_connection(), after)
         with self._reading() as connection:
             with translated(self._place):
-                batch = self._read_state(connection, waiting) if after is None else self._next_batch(connection, after)
+                batch = (
+                    self._read_state(connection, waiting, more=wanted is not None)
+                    if after is None
+                    else self._next_batch(connection, after, wanted)
+                )
             yield batch
 
     def _require_known(self, connection: PostgresConnection, after: Position) -> None:
@@ -113,11 +121,11 @@ class PostgresRoutedSource(Reading):
     def _must_resync(self, why: str) -> BatchError:
         return BatchError(
             f"{self._place}: {self._link} {why}: changes it needs may be gone, it must resync",
-            hint=RESTORED,
+            hint=rejoin_hint(self._link.site),
         )
 
-    def _read_state(self, connection: PostgresConnection, waiting: Position) -> PostgresBatch:
-        """All rows of the site, for a link that has nothing yet.
+    def _read_state(self, connection: PostgresConnection, waiting: Position, *, more: bool) -> PostgresBatch:
+        """All rows of the site, for a link that has nothing yet. ``more``: a backfill waits for the next batch.
 
         What the site itself wrote and the centre does not have as the site's is told from ``waiting`` on, where its first
         changes were processed.
@@ -133,29 +141,58 @@ class PostgresRoutedSource(Reading):
         statement = copy_statement(parts) if parts else ""
         known = {each.relation.id: each.relation for each in slices}
         return PostgresBatch(
-            connection, self._place, statement, None, Position(str(now)), known, more=False,
-            marker=None if marker is None else Position(str(marker)),
+            connection, self._place, statement, None, Position(str(now)), known, more=more,
+            marker=None if marker is None else Position(str(marker)), certify=self._certify(None, Position(str(now)), ""),
         )  # fmt: skip
 
-    def _next_batch(self, connection: PostgresConnection, after: Position) -> PostgresBatch | None:
-        window = self._open(connection, self._start(after))
+    def _certify(self, after: Position | None, upto: Position, stamp: str) -> Callable[[int, int, int], str]:
+        """Gives the stamp of a batch: of the window's outbox rows, which are not what it brings, or a nonce."""
+        return lambda count, seq, changed_at: stamp or self._add_nonce(after, upto)
+
+    def _next_batch(
+        self, connection: PostgresConnection, after: Position, wanted: ChunkRequest | None
+    ) -> PostgresBatch | None:
+        start = self._start(after)
+        window = self._open(connection, start)
         now, ranges, filled, marker, everything = window
         changed = self._shares.changed
-        if not filled and marker is None and not changed:
+        moved = filled or marker is not None or bool(changed)
+        if not moved and wanted is None:
             self._passed = (after, now)
             return None
         slices = self._slices(connection, self._relations.newest)
         self._require_present_keys(connection, slices, ranges)
         # A marker alone: what the site itself wrote may have put rows outside its share.
-        wanted = [each for each in slices if filled or each.conditional or each.relation.table in changed]
+        looked = [each for each in slices if filled or each.conditional or each.relation.table in changed]
         whole = everything | {each.relation.id for each in slices if each.relation.table in changed}
         if changed:
             run(connection, "use_all_plans", file="routed")
         routes = [*self._routes, *self._shares.former]
-        parts = [each.changes(ranges, routes, everything=each.relation.id in whole) for each in wanted]
+        parts = [each.changes(ranges, routes, everything=each.relation.id in whole) for each in looked if moved]
         known = {each.relation.id: each.relation for each in slices}
         statement = copy_statement(parts) if parts else ""
-        return PostgresBatch(connection, self._place, statement, after, now, known, more=False, marker=marker)
+        loaded = None if wanted is None else self._read_chunk(connection, slices, wanted)
+        stamp = routed_stamp(connection, start, ranges, self._routes)
+        return PostgresBatch(
+            connection, self._place, statement, after, now, known, more=False, marker=marker,
+            certify=self._certify(after, now, stamp), loaded=loaded,
+        )  # fmt: skip
+
+    def _read_chunk(self, connection: PostgresConnection, slices: Sequence[Slice], wanted: ChunkRequest) -> ChunkRows:
+        """A chunk's rows, stamped like a whole state: not before any row's time."""
+        span = KeyRange(
+            self._plan_of(wanted.table), self._operators_of(connection, self._plan_of(wanted.table)), wanted
+        )
+        ((_, stamp, _, _),) = rows(connection, "routed", "state_marker", self._link.topology, self._link.site)
+        part = next(each for each in slices if each.relation.table == wanted.table)
+        return ChunkRows(connection, self._place, wanted, part.relation, part.chunk(span, int(str(stamp))))
+
+    def estimate_rows(self, table: TableName) -> int:
+        """See ports.Source."""
+        with translated(self._place), self._snapshot() as connection:
+            (newest,) = rows(connection, "source", "horizon", START)[0][2:]
+            slices = self._slices(connection, int(str(newest)))
+            return estimate(connection, next(each for each in slices if each.relation.table == table).rows())
 
     def _require_present_keys(
         self, connection: PostgresConnection, slices: Sequence[Slice], ranges: tuple[list[int], list[int]]
@@ -272,6 +309,7 @@ class PostgresRoutedSource(Reading):
             continue
         dispatcher.cleared = below
         run(connection, "prune_ticks")
+        give_back(connection)
         if time.monotonic() - self._tombstones_at >= min(_TOMBSTONE_SECONDS, self._retention):
             run(connection, "prune_tombstones", topology, self._retention, file="routed")
             self._tombstones_at = time.monotonic()
@@ -284,6 +322,7 @@ class PostgresRoutedSource(Reading):
 
     def wait(self, timeout: float) -> bool:
         """Sleep until something for the site may have been committed; see ports.Source."""
+        self._unmark()
         connected = self._reader is not None and not self._reader.closed
         if connected and time.monotonic() - self._acknowledged_at >= _ACKNOWLEDGE_SECONDS:
             self._acknowledge()
@@ -296,6 +335,11 @@ class PostgresRoutedSource(Reading):
         subscription = self._subscribed
         if subscription is not None:
             subscription.wake()
+
+    def wake_others(self) -> None:
+        """See ports.Source."""
+        with translated(self._place):
+            call(self._watch_connection(), self._link.topology, own_route(self._link))
 
     @property
     def _subscription(self) -> Subscription:

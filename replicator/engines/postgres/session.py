@@ -80,6 +80,16 @@ class Session:
         (row,) = self.run(sql, *parameters, prepare=prepare).fetchall()
         return row
 
+    @property
+    def plans(self) -> Mapping[TableName, TablePlan]:
+        """The link's plans by source table."""
+        return self._plans
+
+    @property
+    def targets(self) -> list[TableName]:
+        """The tables this link writes."""
+        return [plan.target for plan in self._plans.values()]
+
     def read_feed(self, table: str) -> tuple[int, bool]:
         """Our number for the link's feed of a target table, and whether its ledger has anything yet."""
         number, known = self._feeds.get(table, (0, False))
@@ -169,12 +179,12 @@ class Session:
         self._feeds.clear()
         self._versions.clear()
 
-    def analyze_grown(self, applied: Mapping[Lane, int]) -> None:
-        """Refresh the statistics of target tables that have grown a lot in this session. Outside any transaction."""
+    def analyze_grown(self, applied: Mapping[Lane, int], share: float = _ANALYZE_SHARE) -> None:
+        """Refresh the statistics of target tables that have grown by ``share`` in this session. Outside any transaction."""
         for lane, rows in applied.items():
             since, total = self._grown.get(lane.place, (0, 0))
             since, total = since + rows, total + rows
-            if since >= max(_ANALYZE_ROWS, total * _ANALYZE_SHARE):
+            if since >= max(_ANALYZE_ROWS, total * share):
                 self.run(lane.simple("analyze_target"))
                 since = 0
             self._grown[lane.place] = (since, total)
@@ -220,7 +230,7 @@ class Session:
         found = [lane for lane in self._lanes.values() if lane.place in tables]
         for table in sorted(set(tables) - {lane.place for lane in found}):
             plan = self.plan_of(table)
-            if plan is not None:
+            if plan is not None and not plan.hold:
                 columns = tuple(column.source for column in plan.columns)
                 number = self.number_of(plan, columns)
                 found.append(self.lane(number, {number: Relation(number, plan.source.name, columns, plan.key)}))

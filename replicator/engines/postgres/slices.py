@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from replicator import sqlfiles
+from replicator.engines.postgres.chunks import KeyRange, copy_chunk
 from replicator.engines.postgres.windows import Relations
 from replicator.errors import SetupError
 from replicator.model import Direction, LinkName, Relation, TablePlan
@@ -89,6 +90,24 @@ class Slice:
         """The table's part of all there is."""
         return self._part("state_part", base=self._base, values=self._values, changed_at=str(changed_at))
 
+    def chunk(self, span: KeyRange, changed_at: int) -> str:
+        """The COPY of a chunk of the table's rows that are the site's; empty where no key was asked for."""
+        known = {"base": self._base, "values": self._values, "changed_at": str(changed_at)}
+        if span.wanted.keys is None:
+            limit = str(span.wanted.limit)
+            return copy_chunk(self._part("chunk_part", **known, behind=span.behind, order=span.order, limit=limit))
+        if not span.wanted.keys:
+            return ""
+        part = self._part(
+            "chunk_keys", **known, keys=span.keys, names=span.names, same_row=span.same_row,
+            own_row=" and ".join(self._own_row()) or "true", gone=span.gone(self.relation.columns),
+        )  # fmt: skip
+        return copy_chunk(part)
+
+    def rows(self) -> str:
+        """A query whose rows are the site's."""
+        return self._part("part_rows")
+
     def count(self) -> str:
         """How many rows are the site's."""
         return self._part("count_part")
@@ -96,7 +115,7 @@ class Slice:
     # --- pieces ---
 
     def _part(self, name: str, **fragments: str) -> str:
-        numbered = {"relation": str(self.relation.id)} if name != "count_part" else {}
+        numbered = {} if name in ("count_part", "part_rows") else {"relation": str(self.relation.id)}
         return _render(
             name,
             self._table,
@@ -161,12 +180,15 @@ class Slice:
             below = alias
         return joins
 
+    def _own_row(self) -> list[str]:
+        """Whether a row has the site's own key constants."""
+        constants = self._plan.source_constants
+        return [_render("constant", column=f"t.{quote(name)}", value=literal(value)) for name, value in constants]
+
     @property
     def _inside(self) -> str:
         """Whether the row behind ``t`` is there and the site's."""
-        tests = [_render("present", value=f"t.{quote(self._whole_key[0])}")]
-        for name, value in self._plan.source_constants:
-            tests.append(_render("constant", column=f"t.{quote(name)}", value=literal(value)))
+        tests = [_render("present", value=f"t.{quote(self._whole_key[0])}"), *self._own_row()]
         if self._plan.where:
             path = self._plan.route.path
             alias = quote(f"p{len(path) - 1}" if path else "t")

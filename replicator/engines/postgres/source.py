@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import psycopg
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
+from replicator.engines.postgres.chunks import ChunkRows, KeyRange, count_site, estimate, site_chunk, site_values
 from replicator.engines.postgres.connection import PostgresConnection, translated
+from replicator.engines.postgres.positions import joined, lsn_of, snapshot_of, spelled_lsn
+from replicator.engines.postgres.purge import give_back
 from replicator.engines.postgres.reading import Reading, run, spelled
-from replicator.engines.postgres.waiting import Waiter
+from replicator.engines.postgres.stamps import rows_stamp
+from replicator.engines.postgres.waiting import Waiter, call
 from replicator.engines.postgres.windows import (
     START,
     PostgresBatch,
@@ -24,11 +28,14 @@ from replicator.engines.postgres.windows import (
     read_relations,
     read_statement,
 )
-from replicator.model import ChunkRequest, Key, Lag, LinkName, Op, Position, Relation, TablePlan
+from replicator.errors import SchemaError
+from replicator.model import ChunkRequest, Key, Lag, LinkName, Op, Position, Relation, TableName, TablePlan
 from replicator.records import parse_record
 
 _PRUNE_ROWS, _PRUNE_SECONDS = 20_000, 5.0
 _EVERYTHING = 1 << 60
+_LOOK_SECONDS = 1.0
+"""How often one who waits looks for changes of tables that nobody told it of."""
 
 
 class PostgresSource(Reading):
@@ -50,6 +57,8 @@ class PostgresSource(Reading):
         self._pruned: Position | None = None
         self._cleared = START
         self._pruned_at = 0.0
+        self._noted: int | None = None
+        self._looked_at = 0.0
         self._waiter = Waiter(link.topology, self._changed)
 
     # --- reading ---
@@ -65,25 +74,64 @@ class PostgresSource(Reading):
         """
         with self._reading() as connection:
             with translated(self._place):
-                batch = self._next_batch(connection, after, limit)
+                batch = self._next_batch(connection, after, limit, wanted)
             yield batch
 
-    def _next_batch(self, connection: PostgresConnection, after: Position | None, limit: int) -> PostgresBatch | None:
-        start = self._start(after)
+    def _next_batch(
+        self, connection: PostgresConnection, after: Position | None, limit: int, wanted: ChunkRequest | None
+    ) -> PostgresBatch | None:
+        start, lsn = self._start(after), lsn_of(after)
         while True:
             window, relations = self._open(connection, start, limit)
             if window.filled or window.changed:
                 break
             self._passed = (after, window.upto)
             if window.upto == window.now:
-                return None
+                if wanted is None:
+                    return None
+                break
             start = window.upto
+        known, statement = relations.known, ""
         if window.changed:
-            statement = read_changed_statement(connection, self._place, window, relations)
-        else:
-            statement = read_statement(window, relations)
+            # Read anew: a column that was renamed meanwhile is known by its new name only then.
+            self._relations = read_relations(connection, self._link.topology, self._plans, window.newest)
+            statement, known = read_changed_statement(
+                connection, self._place, window, self._relations, self._plans, spelled_lsn(lsn)
+            )
+        elif window.filled:
+            statement = read_statement(window, relations, spelled_lsn(lsn))
         more = window.upto != window.now
-        return PostgresBatch(connection, self._place, statement, after, window.upto, relations.known, more=more)
+        loaded = None if wanted is None or more else self._read_chunk(connection, window, wanted)
+        return PostgresBatch(
+            connection, self._place, statement, after, joined(window.upto, lsn), known, more=more,
+            certify=self._certify(None if after is None else snapshot_of(after), window.upto, start), loaded=loaded,
+        )  # fmt: skip
+
+    def _read_chunk(self, connection: PostgresConnection, window: Window, wanted: ChunkRequest) -> ChunkRows:
+        """A chunk's rows as they are in the snapshot that ends the window."""
+        del window  # of a site with triggers: its snapshot is the connection's
+        plan, relation = self._plan_of(wanted.table), self._relations.current.get(wanted.table)
+        if relation is None:
+            raise SchemaError(
+                f"{self._place}: changes of table {wanted.table} are not captured, so its rows cannot be brought",
+                hint="run: replicator install",
+            )
+        span = KeyRange(plan, self._operators_of(connection, plan), wanted)
+        made = site_chunk(plan, relation, span), site_values(plan, relation, span)
+        return ChunkRows(connection, self._place, wanted, relation, *made)
+
+    def estimate_rows(self, table: TableName) -> int:
+        """See ports.Source."""
+        with translated(self._place):
+            return estimate(self._watch_connection(), count_site(self._plan_of(table)))
+
+    def _certify(self, after: Position | None, upto: Position, start: Position) -> Callable[[int, int, int], str]:
+        """Makes the stamp of a batch: of its rows, which lie behind ``start``, or a nonce."""
+
+        def certify(count: int, seq: int, changed_at: int) -> str:
+            return rows_stamp(start, count, seq, changed_at) if count else self._add_nonce(after, upto)
+
+        return certify
 
     def _open(self, connection: PostgresConnection, start: Position, limit: int) -> tuple[Window, Relations]:
         while True:
@@ -100,7 +148,10 @@ class PostgresSource(Reading):
         """Changes behind ``after``, the oldest's time, and who keeps a transaction open for five seconds or more."""
         with translated(self._place), self._snapshot() as connection:
             window, relations = self._open(connection, self._start(after), _EVERYTHING)
-            ((count, oldest),) = rows(connection, "source", "read_lag", window.low, window.high, relations.numbers)
+            beyond = spelled_lsn(lsn_of(after))
+            ((count, oldest),) = rows(
+                connection, "source", "read_lag", window.low, window.high, relations.numbers, beyond
+            )
             holders = rows(connection, "source", "horizon_holder")
         holder = f"{holders[0][0]} (user {holders[0][1]}, {holders[0][2]} s)" if holders else ""
         return Lag(int(str(count)), int(str(oldest)), holder)
@@ -114,7 +165,7 @@ class PostgresSource(Reading):
             numbers = [number for number, relation in relations.known.items() if relation.table == table.source.name]
             with psycopg.RawServerCursor(connection, "replicator_in_flight") as cursor:
                 sql = sqlfiles.statement("sql/postgres/source.sql", "read_images")
-                cursor.execute(sql.encode(), (window.low, window.high, numbers))
+                cursor.execute(sql.encode(), (window.low, window.high, numbers, spelled_lsn(lsn_of(after))))
                 for number, op, *pair in cursor:
                     if op == Op.TRUNCATE or number < 0:
                         return set(keys)
@@ -128,8 +179,8 @@ class PostgresSource(Reading):
 
         An acknowledgement that is lost costs nothing but rows that stay in the outbox a little longer.
         """
-        self._acknowledged = upto
-        self._passed = (upto, upto)
+        self._acknowledged = snapshot_of(upto)
+        self._passed = (upto, self._acknowledged)
         if time.monotonic() - self._pruned_at >= _PRUNE_SECONDS:
             self._prune()
 
@@ -155,6 +206,7 @@ class PostgresSource(Reading):
             while run(connection, "prune", *arguments) == _PRUNE_ROWS:
                 continue
             run(connection, "prune_ticks")
+            give_back(connection)
         self._pruned, self._cleared, self._pruned_at = upto, slowest, time.monotonic()
 
     def tidy(self) -> None:
@@ -165,15 +217,42 @@ class PostgresSource(Reading):
 
     def wait(self, timeout: float) -> bool:
         """Sleep until something of ours may have been committed; see ports.Source."""
+        self._unmark()
         self._prune()
         with translated(self._place):
-            return self._waiter.wait(self._watch_connection(), timeout)
+            woken = self._waiter.wait(self._watch_connection(), timeout)
+            noted = self._newest_noted() if woken and self._noted is not None else self._noted
+        self._waiter.calls.clear()
+        if noted != self._noted:
+            raise SchemaError(f"{self._place}: a captured table was altered; the link is planned anew")
+        return woken
+
+    def _newest_noted(self) -> int:
+        """The number of the newest change of a table that our event trigger has noted."""
+        return int(str(rows(self._watch_connection(), "source", "newest_schema_change")[0][0]))
+
+    def read_schema_mark(self) -> str:
+        """See ports.Source. From here on a change that is noted ends a ``wait`` with SchemaError."""
+        mark = super().read_schema_mark()
+        with translated(self._place):
+            self._noted = self._newest_noted()
+        return mark
 
     def wake(self) -> None:
         """Make a ``wait`` in another thread return at once."""
         self._waiter.wake()
 
+    def wake_others(self) -> None:
+        """See ports.Source."""
+        with translated(self._place):
+            call(self._watch_connection(), self._link.topology, self._link.text)
+
     def _changed(self, connection: PostgresConnection) -> bool:
+        now = time.monotonic()
+        if self._noted is not None and now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            if self._newest_noted() != self._noted:
+                return True
         if self._relations.newest < 0:
             return True  # nothing was read yet
         return bool(rows(connection, "source", "poll", self._passed[1], self._relations.numbers)[0][0])

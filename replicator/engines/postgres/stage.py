@@ -7,18 +7,19 @@ literals are copied typed, one table per relation (typed lane). Rows that need c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import psycopg
 
 from replicator.engines.postgres.connection import translate
 from replicator.engines.postgres.lane import Lane
+from replicator.engines.postgres.loading import Loading
 from replicator.engines.postgres.parked import LAST_ORDINAL, ParkedChanges, Staged
 from replicator.engines.postgres.session import Session, apply_sql
 from replicator.engines.postgres.values import to_record
-from replicator.errors import BatchError, RejectedError
-from replicator.model import Relation, Span, TruncatePolicy
-from replicator.ports import Base, Batch, OutboxBlock, RowBlock
+from replicator.errors import BatchError, RejectedError, RetryableError
+from replicator.model import Op, Relation, Span, TruncatePolicy
+from replicator.ports import Base, Batch, OutboxBlock, PlainRows, RowBlock
 from replicator.sqlfiles import render, statement
 
 _CHECKSUM = re.compile(r"-?\d{1,19}\Z")
@@ -28,6 +29,14 @@ _CHECKSUM = re.compile(r"-?\d{1,19}\Z")
 def bases_sql(name: str) -> str:
     """A statement of the bases file that needs no rendering."""
     return statement("sql/postgres/bases.sql", name)
+
+
+WARY = 8
+"""Chunks of a backfill that are not hoped to be all new, after one that was not."""
+
+
+class _LeftOutError(Exception):
+    """A row was left out without an error: by a trigger, which the careful way has to find."""
 
 
 class Stage:
@@ -42,7 +51,12 @@ class Stage:
         self.changes = 0
         self.parked = 0
         self.newest_changed_at = 0
-        self._extent = (0, 0, 0)
+        self._extent = self._brought = (0, 0, 0)
+        self._begin = LAST_ORDINAL  # of the rows of a backfill
+        self._loaded: dict[int, set[bool]] = {}
+        self._changed_rows: set[int] = set()
+        self.straight: dict[Lane, int] = {}
+        """Rows of a backfill that went into their table at once."""
         self._barriers = False
         self._versions: dict[int, int] = {}
 
@@ -51,16 +65,31 @@ class Stage:
         """Relations that came in as record literals."""
         return set(self._repeats)
 
+    @property
+    def loaded(self) -> int:
+        """Rows of a backfill."""
+        return self._brought[2] + sum(self.straight.values())
+
+    def is_loaded(self, span: Span) -> bool:
+        """Whether the span holds rows of a backfill (then it holds nothing else)."""
+        return span.low >= self._begin
+
     # --- in ---
 
     def fill(self, batch: Batch) -> None:
         """Copy all blocks in."""
         for block in batch.blocks():
+            if block.loaded and self._begin == LAST_ORDINAL:
+                self._measure(batch.relations)
+                self._begin = self._extent[1] + 1 if self._extent[2] else -LAST_ORDINAL
             if isinstance(block, OutboxBlock):
-                self._copy_literals(block)
+                if block.plain is None or not self._copy_plain(batch.relations, block.plain):
+                    self._copy_literals(block)
             else:
                 self._copy_rows(batch.relations, block)
         self._measure(batch.relations)
+        if self._loaded and self._pass_over():
+            self._measure(batch.relations)
 
     def fill_parked(self, relation: Relation, changes: Sequence[Staged]) -> None:
         """Stage changes of one row that were parked, as all of the batch."""
@@ -75,22 +104,68 @@ class Stage:
             for chunk in block.chunks:
                 copy.write(chunk)
 
+    def _copy_plain(self, relations: Mapping[int, Relation], plain: PlainRows) -> bool:
+        """Rows of a backfill, straight into the table if they may be all new, else beside it; whether they went in."""
+        lane = self._session.lane(plain.relation, relations)
+        if not self._session.link.direction.rises:
+            return False
+        touched = {self._session.lane(number).place for number in self.text_lanes | self._changed_rows}
+        straight = not lane.wary and lane.place not in touched | self._parked.tables()
+        lane.wary = max(lane.wary - 1, 0)
+        loading = Loading(lane, plain.relation)
+        if straight and loading.goes_straight:
+            count = self._copy_whole(loading.copy_target, plain.read(numbered=False), check=True)
+            if count is not None:
+                self.straight[lane] = count
+                return True
+            lane.wary = WARY
+        count = self._copy_whole(lane.copy_rows, plain.read(numbered=True), check=False)
+        if count is not None:
+            self.row_lanes.add(plain.relation)
+            lane.passed_rows += count
+        return count is not None
+
+    def _copy_whole(self, statement: str, lines: Iterator[bytes], *, check: bool) -> int | None:
+        """Copy all rows, or none when the database refuses one, or leaves one out; how many."""
+        connection, count = self._session.connection, 0
+        try:
+            with connection.transaction():
+                with connection.cursor() as cursor:
+                    with cursor.copy(statement.encode()) as copy:
+                        for piece in lines:
+                            count += piece.count(b"\n")
+                            copy.write(piece)
+                    if cursor.rowcount != count:
+                        raise _LeftOutError
+                if check:
+                    self._session.run(apply_sql("check_constraints"), prepare=True)
+                    self._session.run(apply_sql("defer_constraints"), prepare=True)
+        except (psycopg.Error, _LeftOutError) as error:
+            if connection.broken or (
+                isinstance(error, psycopg.Error) and isinstance(translate(error, ""), RetryableError)
+            ):
+                raise
+            for _ in lines:
+                continue
+            return None
+        return count
+
     def _copy_rows(self, relations: Mapping[int, Relation], block: RowBlock) -> None:
         """Fitting rows go in typed; when the database refuses one after all, the whole block takes the careful way."""
         lane = self._session.lane(block.relation, relations)
         self.row_lanes.add(block.relation)
-        careful = list(block.odd)
+        careful = list(_as_states(block.odd) if block.loaded else block.odd)
         connection = self._session.connection
         if block.rows:
             try:
                 with connection.transaction(), connection.cursor().copy(lane.copy_rows.encode()) as copy:
-                    for row in block.rows:
+                    for row in _as_states(block.rows) if block.loaded else block.rows:
                         copy.write_row(row)
                 lane.passed_rows += len(block.rows)
             except psycopg.Error as error:
                 if not isinstance(translate(error, self._session.place), RejectedError):
                     raise
-                careful.extend(block.rows)
+                careful.extend(_as_states(block.rows) if block.loaded else block.rows)
         refused = self._copy_carefully(lane, block.relation, careful) if careful else {}
         if block.bases and self._session.link.direction.rises:
             self._fold_bases(lane, block.relation, block.bases, refused)
@@ -129,24 +204,32 @@ class Stage:
         return refused
 
     def _measure(self, relations: Mapping[int, Relation]) -> None:
-        extents = []
-        self._repeats, self._inserts, self._barriers = {}, {}, False
-        for number, *extent, inserts, deletes, barrier in self._session.run(apply_sql("stage_extent")).fetchall():
+        extents: dict[bool, list[list[int]]] = {False: [], True: []}
+        self._repeats, self._inserts, self._barriers, self._loaded = {}, {}, False, {}
+        self._changed_rows = set()
+        found = self._session.run(apply_sql("stage_extent"), self._begin).fetchall()
+        for loaded, number, *extent, inserts, deletes, barrier in found:
             self._session.lane(number, relations or None)
+            extents[loaded].append(extent)
+            if loaded:
+                self._loaded.setdefault(number, set()).add(False)
+                continue
             self._repeats[number] = not (inserts or deletes)
             if inserts:
                 self._inserts[number] = extent[2]
             self._barriers |= barrier
-            extents.append(extent)
         self._versions = self._find_versions()
         self._barriers |= bool(self._versions)
         for number in self.row_lanes:
-            extents.append(list(self._session.one(self._session.lane(number).simple("rows_extent"))))
-        filled = [extent for extent in extents if extent[2]] or [[0, 0, 0, 0]]
-        self._extent = (
-            min(extent[0] for extent in filled), max(extent[1] for extent in filled), sum(extent[2] for extent in filled)
-        )  # fmt: skip
-        self.newest_changed_at = max(self.newest_changed_at, *(extent[3] for extent in filled))
+            for loaded, *extent in self._session.run(self._session.lane(number).simple("rows_extent"), self._begin):
+                extents[loaded].append(extent)
+                if loaded:
+                    self._loaded.setdefault(number, set()).add(True)
+                else:
+                    self._changed_rows.add(number)
+        self._extent, self._brought = _whole(extents[False]), _whole(extents[True])
+        newest = [extent[3] for extent in (*extents[False], *extents[True])]
+        self.newest_changed_at = max(self.newest_changed_at, *newest, 0)
         self.changes = self._extent[2] + self.parked
 
     def _find_versions(self) -> dict[int, int]:
@@ -156,6 +239,21 @@ class Stage:
             places.setdefault(self._session.lane(number).place, []).append(number)
         shared = [numbers for numbers in places.values() if len(numbers) > 1]
         return {number: place for place, numbers in enumerate(shared) for number in numbers}
+
+    def _pass_over(self) -> int:
+        """Take out rows of a backfill whose keys the changes touch; how many. Changes know better what became of a row."""
+        passed = 0
+        for number, ways in self._loaded.items():
+            lane = self._session.lane(number)
+            touched = [
+                Loading(other, each).touched(typed=typed)
+                for each, typed in [*((n, False) for n in self.text_lanes), *((n, True) for n in self._changed_rows)]
+                if (other := self._session.lane(each)).place == lane.place
+            ]
+            for typed in ways if touched else ():
+                sql = Loading(lane, number).pass_over(touched, typed=typed)
+                passed += self._session.run(sql, self._begin).rowcount
+        return passed
 
     def hold_behind_parked(self) -> None:
         """Set aside changes of rows that have parked ones; they wait behind."""
@@ -167,14 +265,14 @@ class Stage:
     # --- spans ---
 
     def spans(self) -> Sequence[Span]:
-        """One span, unless barriers, or versions of one table, cut the text lane."""
-        low, high, count = self._extent
-        if not count:
-            return []
+        """One span, unless barriers, or versions of one table, cut the text lane; rows of a backfill are one more."""
+        brought = [Span(*self._brought)] if self._brought[2] else []
+        if not self._extent[2]:
+            return brought
         if self._barriers:
-            versions = list(self._versions), list(self._versions.values())
-            return [Span(*row) for row in self._session.run(apply_sql("barrier_spans"), *versions)]
-        return [Span(low, high, count)]
+            cut = list(self._versions), list(self._versions.values()), self._begin
+            return [*(Span(*row) for row in self._session.run(apply_sql("barrier_spans"), *cut)), *brought]
+        return [Span(*self._extent), *brought]
 
     def halve(self, span: Span) -> tuple[Span, Span]:
         """Two spans with half of the changes each."""
@@ -185,9 +283,17 @@ class Stage:
 
     def relations_of(self, span: Span) -> set[int]:
         """Relations of the text lane with row changes in the span."""
+        if self.is_loaded(span):
+            return {number for number, ways in self._loaded.items() if False in ways}
         if (span.low, span.high) == self._extent[:2] and not self._barriers:
             return self.text_lanes
         return {row[0] for row in self._session.run(apply_sql("span_relations"), span.low, span.high)}
+
+    def row_lanes_of(self, span: Span) -> set[int]:
+        """Relations of the typed lane that may have rows in the span."""
+        if self.is_loaded(span):
+            return {number for number, ways in self._loaded.items() if True in ways}
+        return self._changed_rows
 
     def truncates_of(self, span: Span) -> Mapping[int, int]:
         """Relations the span truncates (then it holds nothing else), and when."""
@@ -225,7 +331,7 @@ class Stage:
 
     def hold_behind(self, table: str, key: str, order: int) -> int:
         """Set aside the later changes of this batch whose rows (``key``: this one) have parked changes; how many."""
-        numbers = [n for n in self.text_lanes | self.row_lanes if self._session.lane(n).place == table]
+        numbers = [n for n in {*self._repeats, *self.row_lanes, *self._loaded} if self._session.lane(n).place == table]
         if key and len(numbers) == 1:
             numbers = [n for n in numbers if self.may_repeat(n) or self._barriers]
         ahead = self._next_truncate(numbers, order)
@@ -248,3 +354,17 @@ class Stage:
             return LAST_ORDINAL
         found = self._session.one(self._parked.sql("next_truncate"), emptied, order)[0]
         return LAST_ORDINAL if found is None else int(found)
+
+
+def _whole(extents: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """First and last ordinal and the number of all rows."""
+    if not extents:
+        return 0, 0, 0
+    lows, highs, counts, _ = zip(*extents, strict=True)
+    return min(lows), max(highs), sum(counts)
+
+
+def _as_states(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    """Rows of a backfill as what a source without images says of rows: they are so, or gone."""
+    for order, op, *rest in rows:
+        yield order, Op.GONE if op in (Op.DELETE, Op.GONE) else Op.STATE, *rest

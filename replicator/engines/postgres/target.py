@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 
 from replicator.engines.postgres.apply import Apply
+from replicator.engines.postgres.backfills import Backfills
 from replicator.engines.postgres.capture import channel, lock_number
 from replicator.engines.postgres.connection import translated
 from replicator.engines.postgres.decisions import Decisions, conflicts_sql, route_to
@@ -17,25 +19,40 @@ from replicator.engines.postgres.follow import Follow
 from replicator.engines.postgres.netting import netted
 from replicator.engines.postgres.own import OwnChanges
 from replicator.engines.postgres.parked import ParkedChanges, Staged
+from replicator.engines.postgres.quick import Luck, Quick
+from replicator.engines.postgres.reading import read_mark
 from replicator.engines.postgres.session import Session, target_sql
 from replicator.engines.postgres.settle import Settling
 from replicator.engines.postgres.stage import Stage
-from replicator.errors import BatchError, RejectedError, StaleError
+from replicator.engines.postgres.wal.pump import Pumps
+from replicator.engines.postgres.wal.reach import Reach
+from replicator.errors import RejectedError, StaleError, fed_by_another, fed_twice
 from replicator.model import (
+    Backfill,
+    BackfillState,
     ChunkRequest,
     Conflict,
     Decision,
+    Key,
     LinkName,
     Outcome,
     ParkedChange,
     Position,
+    Prefer,
     RecordedConflict,
     Relation,
     RowEvent,
     Span,
+    TableName,
     TablePlan,
+    database_id,
+    lineage,
 )
 from replicator.ports import Batch
+from replicator.sifting import Sifted, held_relations, require_keyed
+
+_LOADING_SHARE = 0.5
+"""By how much a table may have grown by a backfill before its statistics are refreshed."""
 
 
 class PostgresTarget:
@@ -46,13 +63,19 @@ class PostgresTarget:
         link: the link this instance applies for.
         plans: the site's table plans for this direction, parents before children.
         answers: at the centre, whether the site has a link from the centre too: then it is told what became of its changes.
+        pumps: at a site, the process's hands at replication slots.
     """
 
     checks_whole = True
 
-    def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan], *, answers: bool = False) -> None:
+    def __init__(
+        self, url: str, link: LinkName, plans: Sequence[TablePlan], *, answers: bool = False, pumps: Pumps | None = None
+    ) -> None:
         self._session = Session(url, link, plans)
+        self._reach = Reach(url, link.topology, pumps or Pumps())
         self._answers = answers and link.direction.rises
+        self._luck = Luck()
+        self._backfills = Backfills(self._session, plans)
         self._parked = ParkedChanges(self._session)
         self._settling = Settling(self._session, self._parked, answers=self._answers)
         self._begin()
@@ -60,12 +83,13 @@ class PostgresTarget:
     def _begin(self) -> None:
         self._stage = Stage(self._session, self._parked)
         self._retried: Sequence[Staged] = ()
-        self._own = OwnChanges(self._session)
-        self._decisions = Decisions(self._session, answers=self._answers)
+        self._own = OwnChanges(self._session, self._reach)
+        self._decisions = Decisions(self._session, self._backfills, answers=self._answers)
+        self._quick = Quick(self._session, self._stage, self._decisions, self._parked, self._luck)
         self._apply = (
             Apply(self._session, self._stage, self._decisions)
             if self._session.link.direction.rises
-            else Follow(self._session, self._stage, self._own)
+            else Follow(self._session, self._stage, self._decisions, self._own)
         )
 
     @property
@@ -82,23 +106,44 @@ class PostgresTarget:
         """See ports.Target."""
         self._session.take_lease()
         with translated(self._place):
-            return self._session.read_link()[1]
+            return self._backfills.read_position()
+
+    def read_schema_mark(self) -> str:
+        """See ports.Target."""
+        with translated(self._place):
+            return read_mark(self._session.connection, self._session.targets)
 
     def read_clock(self) -> int:
         """The target's wall clock, microseconds since 1970."""
         with translated(self._place):
             return int(self._session.one(target_sql("read_clock"))[0])
 
-    def record_contact(self, identity: str, skew_us: int) -> None:
+    def record_contact(self, identity: str, skew_us: int, *, proven: bool = False) -> None:
+        """See ports.Target."""
+        session, link = self._session, self._session.link
+        with translated(self._place):
+            known = session.read_link()[2]
+            twin = (
+                session.run(target_sql("same_source"), session.link_id, database_id(identity))
+                if known != identity
+                else None
+            )
+            if twin is not None and (other := twin.fetchone()) is not None:
+                raise fed_twice(str(link), link.site, other[0])
+            same = known if proven and lineage(known) == lineage(identity) else identity
+            if session.run(target_sql("record_contact"), identity, skew_us, session.link_id, same).rowcount != 1:
+                raise fed_by_another(str(link), link.site, identity, known)
+
+    def read_identity(self) -> str:
         """See ports.Target."""
         with translated(self._place):
-            known = self._session.read_link()[2]
-            contact = self._session.run(target_sql("record_contact"), identity, skew_us, self._session.link_id)
-            if contact.rowcount != 1:
-                raise BatchError(
-                    f"link {self._session.link}: the site's database is now {identity}, but this link was fed by {known}",
-                    hint="correct the URL if it names the wrong database; a restored or re-created site needs a resync",
-                )
+            return str(self._session.one(target_sql("read_identity"))[0])
+
+    def read_stamp(self) -> str:
+        """See ports.Target."""
+        with translated(self._place):
+            self._session.read_link()
+            return str(self._session.one(target_sql("read_stamp"), self._session.link_id)[0])
 
     # --- one batch ---
 
@@ -111,8 +156,13 @@ class PostgresTarget:
             if self._retried:
                 self._decisions.return_strays()
             self._apply.tidy()
+            self._quick.tidy()
         with translated(self._place):
-            self._session.analyze_grown(self._apply.applied)
+            if not self._backfills.goes_on:
+                self._session.analyze_grown(self._apply.applied)
+            else:  # each time costs as much as many rows; rows that go in straight do not need it
+                self._session.analyze_grown(self._apply.applied, inf if self._stage.straight else _LOADING_SHARE)
+            self._session.analyze_grown(self._quick.applied)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -128,16 +178,38 @@ class PostgresTarget:
     def stage_batch(self, batch: Batch) -> None:
         """See ports.Target."""
         with translated(self._place):
-            self._stage.fill(batch)
-            if not self._session.link.direction.rises:
-                self._own.read_marker(batch.marker)
-                self._own.drop_superseded(self._session.lanes_of(self._parked.tables()))
+            self._backfills.hold()
+            held = held_relations(batch.relations, self._session.plans)
+            if held:
+                self._stage_unheld(Sifted(batch, held))
+                return
+            if self._quick.take(batch):
+                self._stage.changes, self._stage.newest_changed_at = self._quick.changes, self._quick.newest_changed_at
+                self._apply.net = self._quick.net
+                return
+            self._fill_stage(batch)
             self._stage.hold_behind_parked()
+
+    def _fill_stage(self, batch: Batch) -> None:
+        self._stage.fill(batch)
+        if batch.chunk is not None:
+            self._apply.prefer = self._backfills.prefer(batch.chunk)
+            self._apply.take_straight(self._stage.straight)
+        if not self._session.link.direction.rises:
+            self._own.read_marker(batch.marker)
+            self._own.drop_superseded(self._session.lanes_of(self._parked.tables()))
+
+    def _stage_unheld(self, sifted: Sifted) -> None:
+        """Stage a batch without the changes of tables that are held; these are parked."""
+        self._fill_stage(sifted.batch)
+        self._stage.parked += self._parked.add_held(sifted)
+        self._stage.hold_behind_parked()
+        self._stage.changes += len(sifted.changes)
 
     def spans(self) -> Sequence[Span]:
         """See ports.Target."""
         with translated(self._place):
-            return self._stage.spans()
+            return self._quick.spans or self._stage.spans()
 
     def halve(self, span: Span) -> tuple[Span, Span]:
         """See ports.Target."""
@@ -147,7 +219,8 @@ class PostgresTarget:
     def apply_clean(self, span: Span) -> None:
         """See ports.Target."""
         with translated(self._place):
-            self._apply.clean(span)
+            if not self._quick.spans:
+                self._apply.clean(span)
 
     def find_conflicts(self, span: Span) -> Iterator[Conflict]:
         """See ports.Target."""
@@ -187,13 +260,15 @@ class PostgresTarget:
         with translated(self._place):
             moved = self._session.run(
                 target_sql("record_batch"), outcome.upto, outcome.changes, outcome.conflicts, outcome.parked,
-                outcome.newest_changed_at, self._session.link_id, batch.after, prepare=True,
+                outcome.newest_changed_at, self._session.link_id, batch.after, batch.stamp, prepare=True,
             ).rowcount  # fmt: skip
             if moved != 1:
                 raise StaleError(
                     f"{self._place}: link {self._session.link} was moved by another replicator",
                     hint="run one replicator per link",
                 )
+            if batch.chunk is not None:
+                outcome.chunk = self._backfills.record(batch.chunk, apply.differing)
             self._session.run(target_sql("record_clock"), outcome.newest_changed_at, prepare=True)
             if self._answers:
                 self._mark(outcome)
@@ -208,15 +283,43 @@ class PostgresTarget:
             for lane in self._session.lanes_of(self._parked.tables()):
                 self._decisions.correct_held(lane)
         self._decisions.return_strays()
-        written = outcome.changes + self._decisions.corrected + 1
+        written = outcome.changes + self._stage.loaded + self._decisions.corrected + 1
         self._session.run(
             conflicts_sql("add_marker"), outcome.upto, route_to(self._session), written, lock_number(topology),
             channel(topology), self._session.link.reverse.text, topology, prepare=True,
         )  # fmt: skip
 
+    # --- backfills ---
+
     def next_chunk(self) -> ChunkRequest | None:
         """See ports.Target."""
-        return None
+        with translated(self._place):
+            return self._backfills.next_chunk()
+
+    def order_backfill(
+        self,
+        table: TableName,
+        *,
+        keys: Iterable[Key] | None = None,
+        prefer: Prefer = Prefer.POLICY,
+        chunk_rows: int = 10_000,
+        rate: int = 0,
+        estimate: int = 0,
+        reason: str = "",
+    ) -> Backfill:
+        """See ports.Target. Raises SetupError for a table the link does not bring."""
+        with translated(self._place):
+            return self._backfills.order(table, keys, prefer, chunk_rows, rate, estimate, reason)
+
+    def list_backfills(self, *, unfinished: bool = False) -> Sequence[Backfill]:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._backfills.list(unfinished=unfinished)
+
+    def steer_backfill(self, backfill: int, state: BackfillState) -> bool:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._backfills.steer(backfill, state)
 
     # --- parked changes ---
 
@@ -243,6 +346,7 @@ class PostgresTarget:
         with translated(self._place):
             taken = self._parked.take_queue(parked_ids)
             plan = self._settling.plan_of(taken[0].table)
+            require_keyed(plan, taken[0].columns, taken[0].parked_id)
             self._retried, columns = taken, taken[0].columns
             self._apply.retried = taken[0].parked_id
             relation = Relation(self._session.number_of(plan, columns), plan.source.name, columns, plan.key)
@@ -291,4 +395,5 @@ class PostgresTarget:
 
     def close(self) -> None:
         """See ports.Target."""
+        self._reach.close()
         self._session.close()

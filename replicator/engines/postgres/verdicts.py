@@ -139,19 +139,22 @@ class Verdicts:
         op = piece("op_of_state" if ledgered else "op_of_images")
         return self._render("park_decided", key=lane.change_key_text, op=op, before=before, after=after)
 
-    @cached_property
-    def record_ledger(self) -> Sequence[str]:
-        """Statements that write what the site now believes. Parameters: feed, relation number."""
+    def record_ledger(self, *, loaded: bool = False) -> Sequence[str]:
+        """Statements that write what the site now believes; of a backfill's rows whatever the ledger knows of them.
+
+        Parameters: feed, relation number.
+        """
         lane = self._lane
         after = lane.fitted("c.a")
         image = piece("record_if", there="c.present", values=after) if lane.plan.policy.merges else "null"
-        names = ("record_ledger_new", "record_ledger_known")
-        return [self._render(name, key=lane.change_key_text, after=after, image=image) for name in names]
+        known = "true" if loaded else piece("is_there", value="c.base")
+        names = ("record_ledger_known",) if loaded else ("record_ledger_new", "record_ledger_known")
+        return [self._render(name, key=lane.change_key_text, after=after, image=image, known=known) for name in names]
 
-    @cached_property
-    def add_corrections(self) -> str:
+    def add_corrections(self, *, loaded: bool = False) -> str:
         """Parameters: relation here, route, relation number of the change."""
-        return self._render("add_corrections", old_key=self._lane.old_key, new_key=self._lane.new_key)
+        which = "true" if loaded else piece("not_applied")
+        return self._render("add_corrections", old_key=self._lane.old_key, new_key=self._lane.new_key, which=which)
 
     @cached_property
     def correct_nothing(self) -> str:

@@ -7,7 +7,7 @@ from replicator.sqlfiles import literal, render, statement
 
 _FILE = "sql/postgres/versions.sql"
 
-_INSERTS = frozenset({"insert_clean", "insert_decided"})
+_INSERTS = frozenset({"insert_clean", "insert_decided", "insert_loaded"})
 
 
 class Versions:
@@ -33,6 +33,17 @@ class Versions:
         return self._part("move_rows" if move else "write_rows", step=self._step(name, returned, move=move))
 
     @property
+    def insert_rows(self) -> str:
+        """As ``write`` for rows of a backfill straight from the typed lane. Parameters: low, high."""
+        lane = self._lane
+        key = lane.whole_key([f"s.v{i}" for i in lane.key])
+        alive = render(
+            statement("sql/postgres/apply.sql", "alive"), fragments={"feed": str(self._feed), "new_key": key}
+        )
+        returned = self._part("done_to_new_row", key=lane.table_key())
+        return self._part("add_loaded", step=lane.apply("insert_rows", returning=f"returning {returned}", alive=alive))
+
+    @property
     def truncate(self) -> str:
         """The same for a TRUNCATE. Parameter: when it was."""
         returned = self._part("done_to_old_row", key=self._lane.table_key("t."))
@@ -55,7 +66,8 @@ class Versions:
         return self._part("note_retried", new_key=self._lane.new_key, old_key=self._lane.old_key)
 
     def _step(self, name: str, returned: str, *, move: bool) -> str:
-        return self._lane.apply(name, move=move, returning=f"returning {returned}")
+        more = {"feed": str(self._feed), "new_key": self._lane.new_key} if name == "insert_loaded" else {}
+        return self._lane.apply(name, move=move, returning=f"returning {returned}", **more)
 
     def _part(self, name: str, **fragments: str) -> str:
         lane = self._lane

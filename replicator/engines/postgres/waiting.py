@@ -6,6 +6,8 @@ asleep when nobody is left who would commit without notifying, so no wake-up is 
 while the reader is awake anyway (a NOTIFY makes commits queue). Where two-phase commit is possible nobody notifies (a
 transaction that notified cannot be prepared) and the reader polls, more slowly the longer nothing happens; `alter database
 … set replicator.notify = on` says that no captured transaction will be prepared.
+
+A notification with a text is a call: it comes from another process and is heard awake or asleep.
 """
 
 from __future__ import annotations
@@ -40,11 +42,22 @@ class Waiter:
         self._changed = changed
         self._listening: PostgresConnection | None = None
         self._notifies = False
+        self.calls: set[str] = set()
+        """Texts of the calls heard; the caller empties it."""
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
         # Not at close: another thread may still call ``wake``, and a closed number may be somebody else's by then.
         weakref.finalize(self, _close, self._read_end, self._write_end)
+
+    @property
+    def bell(self) -> int:
+        """Becomes readable with ``wake``, for one who waits for something else beside it; ``silence`` then."""
+        return self._read_end
+
+    def silence(self) -> bool:
+        """Whether ``wake`` was called since the last time."""
+        return self._drain()
 
     def wake(self) -> None:
         """Make a ``wait`` return at once."""
@@ -54,10 +67,12 @@ class Waiter:
             return  # the pipe is full of wake-ups already
 
     def wait(self, connection: PostgresConnection, timeout: float) -> bool:
-        """True when something was committed, or ``wake`` called; false on time-out."""
+        """True when something was committed, a call was heard, or ``wake`` called; false on time-out."""
         start = time.monotonic()
+        if self._listening is not connection:
+            self._listen(connection)
         while True:
-            if self._changed(connection):
+            if self._changed(connection) or self.calls:
                 return True
             now = time.monotonic()
             left = start + timeout - now
@@ -77,20 +92,33 @@ class Waiter:
             if self._pause(min(pause, left)):
                 return True
 
+    def _listen(self, connection: PostgresConnection) -> None:
+        connection.add_notify_handler(lambda notice: self._hear(notice.payload))
+        template = sqlfiles.statement("sql/postgres/source.sql", "listen")
+        connection.execute(sqlfiles.render(template, identifiers={"channel": self._channel}).encode())
+        self._notifies = bool(rows(connection, "source", "may_notify")[0][0])
+        self._listening = connection
+
+    def _hear(self, text: str) -> None:
+        if text:
+            self.calls.add(text)
+
     def _fall_asleep(self, connection: PostgresConnection) -> bool:
-        if self._listening is not connection:
-            template = sqlfiles.statement("sql/postgres/source.sql", "listen")
-            connection.execute(sqlfiles.render(template, identifiers={"channel": self._channel}).encode())
-            self._notifies = bool(rows(connection, "source", "may_notify")[0][0])
-            self._listening = connection
         return self._notifies and bool(rows(connection, "source", "fall_asleep", self._lock)[0][0])
 
     def _wake_up(self, connection: PostgresConnection) -> None:
         if not connection.closed:
             rows(connection, "source", "wake_up", self._lock)
-            connection.pgconn.consume_input()
-            while connection.pgconn.notifies():
-                continue
+            self._hear_all(connection)
+
+    def _hear_all(self, connection: PostgresConnection) -> bool:
+        """Take what was notified; whether there was anything."""
+        connection.pgconn.consume_input()
+        heard = False
+        while notice := connection.pgconn.notifies():
+            heard = True
+            self._hear(notice.extra.decode())
+        return heard
 
     def _sleep(self, connection: PostgresConnection, seconds: float) -> bool:
         """Until a notification, a wake-up (both true), or the time is over."""
@@ -100,10 +128,7 @@ class Waiter:
             ready = {key.fd for key, _ in selector.select(seconds)}
         if self._read_end in ready:
             return self._drain()
-        if ready:
-            connection.pgconn.consume_input()
-            return connection.pgconn.notifies() is not None
-        return False
+        return bool(ready) and self._hear_all(connection)
 
     def _pause(self, seconds: float) -> bool:
         with selectors.DefaultSelector() as selector:
@@ -115,6 +140,11 @@ class Waiter:
             return bool(os.read(self._read_end, 4096))
         except BlockingIOError:
             return False
+
+
+def call(connection: PostgresConnection, topology: str, text: str) -> None:
+    """Call whoever waits for a topology's changes in this database, in whatever process. Own transaction."""
+    rows(connection, "source", "call", channel(topology), text)
 
 
 def _close(*ends: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
+from replicator.engines.postgres.chunks import ChunkRows
 from replicator.engines.postgres.connection import PostgresConnection, translated
-from replicator.errors import SetupError
-from replicator.model import Position, Relation, TableName, TablePlan
+from replicator.errors import SchemaError
+from replicator.model import Chunk, Position, Relation, TableName, TablePlan
 from replicator.ports import OutboxBlock, RowBlock
 from replicator.sqlfiles import literal
 
@@ -17,6 +18,8 @@ START = Position("1:1:")
 """The snapshot nothing is visible in: what a link reads from at first."""
 
 _SQL = "sql/postgres/source.sql"
+_PARTIAL = 1 << 30
+"""Above all numbers of relations: those of rows that have a part of a relation's columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,14 @@ class Relations:
 class PostgresBatch:
     """One window's rows, streamed from the source while its transaction is open. Meets ports.Batch.
 
-    ``statement``: the COPY to run, empty when there are no rows.
+    ``statement``: the COPY to run, empty when there are no rows. ``certify`` makes the stamp, from how many outbox rows came
+    and the number and time of the last.
     """
 
     def __init__(
         self, connection: PostgresConnection, place: str, statement: str, after: Position | None, upto: Position,
         relations: Mapping[int, Relation], *, more: bool, marker: Position | None = None,
+        certify: Callable[[int, int, int], str] = lambda count, seq, changed_at: "", loaded: ChunkRows | None = None,
     ) -> None:  # fmt: skip
         self._connection = connection
         self._place = place
@@ -70,11 +75,17 @@ class PostgresBatch:
         self._upto = upto
         self._more = more
         self.marker = marker
+        self._certify = certify
+        self._loaded = loaded
+        self._count, self._last = 0, b""
+        self._stamp: str | None = None
 
     def blocks(self) -> Iterator[OutboxBlock | RowBlock]:
-        """One block: the window as the server's COPY text; none when there is nothing but a marker. Call once."""
+        """The window as the server's COPY text, then the rows of a backfill; nothing for a marker alone. Call once."""
         if self._statement:
             yield OutboxBlock(self._chunks())
+        if self._loaded is not None:
+            yield from self._loaded.blocks()
 
     def _chunks(self) -> Iterator[bytes]:
         with (
@@ -83,12 +94,27 @@ class PostgresBatch:
             cursor.copy(self._statement.encode()) as copy,
         ):
             for chunk in copy:
-                yield bytes(chunk)
+                self._last = bytes(chunk)
+                self._count += self._last.count(b"\n")
+                yield self._last
 
     @property
     def upto(self) -> Position:
         """The position after the batch."""
         return self._upto
+
+    @property
+    def stamp(self) -> str:
+        """See ports.Batch."""
+        if self._stamp is None:
+            seq, _, _, changed_at = self._last.splitlines()[-1].split(b"\t", 4)[:4] if self._count else (0, 0, 0, 0)
+            self._stamp = self._certify(self._count, int(seq), int(changed_at))
+        return self._stamp
+
+    @property
+    def chunk(self) -> Chunk | None:
+        """See ports.Batch."""
+        return None if self._loaded is None else self._loaded.chunk
 
     @property
     def more(self) -> bool:
@@ -132,38 +158,56 @@ def read_relations(connection: PostgresConnection, topology: str, plans: Sequenc
     return Relations(known, current, newest)
 
 
-def read_statement(window: Window, relations: Relations) -> str:
-    """The COPY of a window's rows."""
-    return sqlfiles.render(sqlfiles.statement(_SQL, "read_batch"), fragments=_fragments(window, relations))
+def read_statement(window: Window, relations: Relations, beyond: str) -> str:
+    """The COPY of a window's rows. ``beyond``: what the log shows committed before this place is left out."""
+    return sqlfiles.render(sqlfiles.statement(_SQL, "read_batch"), fragments=_fragments(window, relations, beyond))
 
 
-def read_changed_statement(connection: PostgresConnection, place: str, window: Window, relations: Relations) -> str:
-    """The COPY of a window that has rows captured by name, brought into the form of their tables' present relations.
+def read_changed_statement(
+    connection: PostgresConnection,
+    place: str,
+    window: Window,
+    relations: Relations,
+    plans: Sequence[TablePlan],
+    beyond: str,
+) -> tuple[str, Mapping[int, Relation]]:
+    """The COPY of a window that has rows captured by name, in the form of their tables' present relations, and all relations.
 
-    Raises SetupError when the present relation of such a table wants a column its rows do not have.
+    Rows from between two changes of a table may lack columns that it has now; they come as what of these they have, and the
+    rest with the rows that install captured anew behind them. Raises SchemaError where install has not run since.
     """
     targets: dict[int, Relation] = {}
+    planned = {plan.source.name: {column.source for column in plan.columns} for plan in plans}
     found = rows(connection, "source", "changed_tables", window.low, window.high, relations.numbers)
+    there: dict[int, set[str]] = {}
     for number, names in found:
-        old = relations.known[int(str(number))]
+        there[int(str(number))] = there.get(int(str(number)), set(_texts(names))) & set(_texts(names))
+    for number, known in there.items():
+        old = relations.known[number]
         present = relations.current.get(old.table)
-        if present is None or not set(present.columns) <= set(_texts(names)):
-            raise SetupError(
+        if present is not None and not set(present.columns) <= known:
+            columns = tuple(name for name in present.columns if name in known)
+            settled = set(present.columns) == planned.get(old.table) and set(present.key) <= known
+            present = replace(present, id=_PARTIAL + number, columns=columns) if settled else None
+        if present is None:
+            raise SchemaError(
                 f"{place}: the columns of table {old.table} have changed since its triggers were made",
-                hint="run: replicator plan, then replicator install; changes made meanwhile were kept and will follow",
+                hint="run: replicator schema diff, then replicator install; changes made meanwhile were kept and will follow",
             )
         targets[old.id] = present
     lines = [
         f"({old}, {relation.id}, array[{_literals(relation.columns)}], array[{_literals(relation.key)}])"
         for old, relation in targets.items()
     ]
-    fragments = {**_fragments(window, relations), "targets": ", ".join(lines)}
-    return sqlfiles.render(sqlfiles.statement(_SQL, "read_changed"), fragments=fragments)
+    fragments = {**_fragments(window, relations, beyond), "targets": ", ".join(lines)}
+    statement = sqlfiles.render(sqlfiles.statement(_SQL, "read_changed"), fragments=fragments)
+    return statement, {**relations.known, **{relation.id: relation for relation in targets.values()}}
 
 
-def _fragments(window: Window, relations: Relations) -> dict[str, str]:
+def _fragments(window: Window, relations: Relations, beyond: str) -> dict[str, str]:
     pairs = zip(window.low, window.high, strict=True)
     return {
+        "beyond": literal(beyond),
         "ranges": ", ".join(f"({low}, {high})" for low, high in pairs),
         "relations": ", ".join(map(str, relations.numbers)),
     }

@@ -15,6 +15,7 @@ from replicator.engines.sqlite.stage import Stage
 from replicator.engines.sqlite.values import decode_image
 from replicator.errors import RejectedError, SetupError
 from replicator.model import Op, Relation
+from replicator.sifting import require_keyed
 
 _COMPANIONS = 500
 
@@ -53,6 +54,7 @@ class Again:
         plan = self._session.plan_for(first.table)
         if plan is None:
             raise SetupError(f"parked change {first.id}: table {first.table} is not replicated any more")
+        require_keyed(plan, first.columns, first.id)
         lane = self._stage.adopt(Relation(0, plan.source.name, first.columns, plan.key))
         for queue in self._queues:  # grows
             self._put(lane, queue)

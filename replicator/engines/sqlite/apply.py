@@ -15,6 +15,7 @@ from replicator.engines.sqlite.session import Session, apply_sql
 from replicator.engines.sqlite.stage import Stage
 from replicator.errors import RejectedError
 from replicator.model import Conflict, Decision, Span, TruncatePolicy
+from replicator.sqlfiles import render
 
 _CLEAN = ("delete", "update", "insert")
 _WON = ("won_delete", "won_update", "won_insert")
@@ -41,15 +42,16 @@ class Apply:
         self.decisions = Decisions(session, stage, parked, answers=answers)
         self._lanes: list[Lane] = []
         self._truncated: list[Lane] = []
-        self.net = self.conflicts = self.parked = 0
+        self.net = self.conflicts = self.parked = self.differing = 0
+        """``differing``: rows of a backfill that met another row."""
 
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[int, int, int, int]:
         """The counters, for ``restore`` after a rollback."""
-        return self.net, self.conflicts, self.parked
+        return self.net, self.conflicts, self.parked, self.differing
 
-    def restore(self, counts: tuple[int, int, int]) -> None:
+    def restore(self, counts: tuple[int, int, int, int]) -> None:
         """Put the counters back."""
-        self.net, self.conflicts, self.parked = counts
+        self.net, self.conflicts, self.parked, self.differing = counts
 
     # --- clean ----------------------------------------------------------------------------------------------------
 
@@ -68,11 +70,21 @@ class Apply:
         for lane in self._lanes:
             parameters: list[object] = [lane.relation.id, span.low, span.high]
             run(lane.load_net, *parameters, *([self._session.link_id, lane.place] if lane.ledgered else []))
+            if self._stage.has_loaded:
+                run(lane.load_loaded, *parameters)
+                if lane.plan.versioned:
+                    self._hold_deleted(lane)
         self._apply_verdicts(_CLEAN, "vacated")
         self._write_ledger(_CLEAN_DONE)
         self._write_versions(_CLEAN_WROTE)
         for lane in self._lanes:
             self.decisions.correct(lane, there=True)
+
+    def _hold_deleted(self, lane: Lane) -> None:
+        """A row of a backfill that is known to have been deleted here does not come back by itself."""
+        version_key = self._session.central_lane(lane).version_key
+        sql = render(apply_sql("hold_deleted"), fragments={"version_key": version_key})
+        self._session.run(sql, lane.relation.id, lane.place)
 
     def _truncate(self, span: Span) -> None:
         self._truncated = []
@@ -157,6 +169,7 @@ class Apply:
         for decision in decisions:
             self.parked += self.decisions.carry_out(decision)
             self.conflicts += decision.on_record
+            self.differing += decision.conflict.loaded is not None
             decided = True
         if decided:
             self._apply_verdicts(_WON, "won_vacated")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+from replicator.engines.sqlite.connection import transaction
 from replicator.engines.sqlite.values import decode_text, encode_image, key_maker
 from replicator.model import Relation
 from replicator.ports import Base, RowBlock
@@ -19,8 +20,9 @@ from replicator.sqlfiles import render, statement
 
 _SQL = "sql/sqlite/source.sql"
 _CATALOGUE = "sql/sqlite/catalogue.sql"
-_STRETCH = 10_000
-"""Outbox rows looked at in one short read."""
+_TRANSACTIONS = "sql/sqlite/transactions.sql"
+_STRETCH, _FORGOTTEN = 10_000, 2_000
+"""Outbox rows looked at in one short read; bases deleted in one short write."""
 
 
 def add_key_function(connection: sqlite3.Connection) -> None:
@@ -43,6 +45,13 @@ def _key_text(encoding: str, *parts: object) -> str:
         decode_text(value, encoding) if kind == "text" and isinstance(value, bytes) else value
         for kind, value in zip(classes, values, strict=True)
     )
+
+
+def forget_bases(connection: sqlite3.Connection, name: str, bases: Sequence[Sequence[object]]) -> None:
+    """Delete bases by the statement ``name``, in transactions of their own, so that none holds the write lock for long."""
+    for start in range(0, len(bases), _FORGOTTEN):
+        with transaction(connection, statement(_TRANSACTIONS, "begin_write")):
+            connection.executemany(statement(_SQL, name), bases[start : start + _FORGOTTEN])
 
 
 def base_place(topology: str, table: str) -> str:
@@ -95,6 +104,13 @@ class BaseReader:
             found = connection.execute(self._list_settled, parameters).fetchall()
             if found:
                 yield [(self.place, str(key), int(seq)) for key, seq in found]
+
+    def list_known(self, block: RowBlock, connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+        """The bases of a chunk's rows: once the centre has those, its ledger knows the rows as they are."""
+        if not self._any(connection):
+            return []
+        wanted = json.dumps([self._key_of(row) for row in (*block.rows, *block.odd)], ensure_ascii=False)
+        return connection.execute(statement(_SQL, "list_bases"), (self.place, wanted)).fetchall()
 
     @property
     def place(self) -> str:

@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from replicator.engines.sqlite.base import BaseReader
+from replicator.engines.sqlite.chunks import ChunkReading
 from replicator.engines.sqlite.connection import transaction, translated
 from replicator.engines.sqlite.reading import Row, TableReader, TooLargeError, blocks_of
 from replicator.errors import RetryableError
-from replicator.model import Position, Relation
+from replicator.model import Chunk, ChunkRequest, Position, Relation
 from replicator.ports import RowBlock
 from replicator.sqlfiles import statement
 
@@ -48,6 +49,7 @@ class KeyBatch:
         look: gives the readers by relation number, inside a read transaction.
         limit: at most this many outbox rows per chunk.
         bases: gives the readers of bases by relation number, for the tables that the centre writes too.
+        wanted: the chunk of a backfill that the batch is to end with.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class KeyBatch:
         look: Callable[[], Mapping[int, TableReader]],
         limit: int,
         bases: Callable[[], Mapping[int, BaseReader]],
+        wanted: ChunkRequest | None = None,
     ) -> None:
         self.after = after
         self._bases = bases
@@ -68,7 +71,11 @@ class KeyBatch:
         self._shift = 0
         self._stamp = 0
         (mode,) = connection.execute(statement(_CATALOGUE, "journal_mode")).fetchone()
-        self._largest = max(min(limit, _CHUNK_WAL if mode == "wal" else _CHUNK_JOURNAL), 1)
+        rows = _CHUNK_WAL if mode == "wal" else _CHUNK_JOURNAL
+        self._largest = max(min(limit, rows), 1)
+        self._loading = ChunkReading(wanted, rows) if wanted is not None else None
+        self.known_bases: list[tuple[object, ...]] = []
+        """Bases of the chunk's rows, which are used up once the target has them."""
         self._chunk = self._largest
         with translated(place), self._reading():
             self.relations = {number: reader.relation for number, reader in look().items()}
@@ -85,11 +92,20 @@ class KeyBatch:
             yield from blocks_of(found)
             if order is not None:
                 yield from self._read_all(*order)
+        while self._loading is not None and self._loading.chunk is None:
+            with translated(self._where), self._reading():
+                block = self._load(self._loading)
+            yield from blocks_of([block])
 
     @property
     def upto(self) -> Position:
         """The last outbox row read, and its time: a restored file would have another."""
         return Position(f"{self._start.nonce}:{self._seq}:{self._stamp}")
+
+    @property
+    def stamp(self) -> str:
+        """Empty: the position tells by itself of which history it is."""
+        return ""
 
     @property
     def more(self) -> bool:
@@ -101,14 +117,32 @@ class KeyBatch:
         """None: only the centre says how far it has processed changes."""
         return None
 
+    @property
+    def chunk(self) -> Chunk | None:
+        """What was read of the chunk that was wanted."""
+        return None if self._loading is None else self._loading.chunk
+
     def _read_chunk(self) -> tuple[list[RowBlock], tuple[int, int] | None, bool]:
         """The next chunk; then the relation to read all of, if the chunk ends with such an order; whether caught up."""
         while True:
             try:
                 with self._reading():
-                    return self._read_stretch()
+                    blocks, order, caught_up = self._read_stretch()
+                    if caught_up and self._loading is not None:
+                        blocks.append(self._load(self._loading))
+                    return blocks, order, caught_up
             except TooLargeError:
                 self._chunk = max(self._chunk // 4, 1)
+
+    def _load(self, loading: ChunkReading) -> RowBlock:
+        """The next part of a backfill's chunk: the first in the transaction that ends the changes."""
+        readers = self._look().values()
+        block = loading.read(self._connection, readers, self._seq + self._shift)
+        self._shift += len(block.rows) + len(block.odd)
+        bases = self._bases().get(block.relation)
+        if bases is not None:
+            self.known_bases += bases.list_known(block, self._connection)
+        return block
 
     def _read_stretch(self) -> tuple[list[RowBlock], tuple[int, int] | None, bool]:
         execute = self._connection.execute

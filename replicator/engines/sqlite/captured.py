@@ -79,29 +79,36 @@ def plan_capture(
     new: bool,
     wider: bool,
     retired: Sequence[int],
+    narrower: bool = False,
+    added: Sequence[str] = (),
     versioned: bool = False,
     reversioned: bool = False,
     route: str = "null",
 ) -> Iterator[PlannedStatement]:
-    """The transaction that makes one table's capture right, unless it is; ``triggers`` are all on that table."""
+    """The transaction that makes one table's capture right, unless it is; ``triggers`` are all on that table.
+
+    ``added``: what makes it wider, where only the rows that hold something there are to be looked at again.
+    """
     wanted = capture.triggers()
     prefix = trigger_prefix(capture.topology)
     mine = {trigger.name: trigger for trigger in triggers if trigger.name.startswith(prefix)}
     oldest = min((trigger.place for trigger in mine.values()), default=0)
     newer = [trigger for trigger in triggers if not is_ours(trigger.name) and trigger.place > oldest]
     in_place = mine.keys() == wanted.keys() and all(mine[name].same_text(body) for name, body in wanted.items())
-    if in_place and not newer and not new and not wider and not reversioned:
+    if in_place and not (newer or new or wider or narrower or reversioned):
         return
     always = [name for name in wanted if name.endswith(("_ai", "_au", "_ak", "_ad"))]
-    read_all = new or wider or any(name not in mine for name in always)
+    unseen = new or any(name not in mine for name in always)
+    read_all = unseen or (wider and not added)
     yield planned.capture_table(
         capture,
         columns,
         new=new,
-        wider=wider or reversioned,
+        wider=wider or narrower or reversioned,
         retired=retired,
         stale=sorted(mine),
         read_all=read_all,
+        added=() if unseen else added,
         versioned=versioned,
         route=route,
     )

@@ -8,7 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote as quote_uri
 
-from replicator.errors import RejectedError, ReplicatorError, RetryableError, SetupError
+from replicator.engines.sqlite.level import newest_level, read_level
+from replicator.errors import RejectedError, ReplicatorError, RetryableError, SchemaError, SetupError
+from replicator.model import require_level
 from replicator.sqlfiles import statement
 
 BUSY_SECONDS = 5.0
@@ -19,6 +21,7 @@ OLDEST_ENGINE = (3, 37, 0)
 
 _AWAY = tuple(f"SQLITE_{name}" for name in ("BUSY", "LOCKED", "CANTOPEN", "IOERR", "FULL", "PROTOCOL", "NOMEM"))
 _REFUSED = tuple(f"SQLITE_{name}" for name in ("CONSTRAINT", "TOOBIG", "MISMATCH"))
+_MOVED = ("no such table", "no such column", "has no column named")
 _HINTS = {
     "SQLITE_BUSY": "another program holds the write lock; the work is tried again",
     "SQLITE_CANTOPEN": "check that the file and its folder exist and that this user may read and write both",
@@ -29,17 +32,21 @@ _HINTS = {
 }
 
 
-def connect(path: Path, *, create: bool = False, any_thread: bool = False) -> sqlite3.Connection:
+def connect(
+    path: Path, *, create: bool = False, any_thread: bool = False, upgrading: bool = False
+) -> sqlite3.Connection:
     """A connection in autocommit mode: every transaction is begun and ended by name.
 
     Args:
         path: the database file.
         create: make the file when it is absent; else its absence raises RetryableError.
         any_thread: let threads other than this one use the connection (one at a time).
+        upgrading: our tables may be of an older schema than this replicator's; else that raises SetupError, and a newer
+            one's always does.
     """
     uri = f"file:{quote_uri(str(path.absolute()))}?mode={'rwc' if create else 'rw'}"
     with translated(str(path)):
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             uri,
             uri=True,
             timeout=BUSY_SECONDS,
@@ -47,6 +54,12 @@ def connect(path: Path, *, create: bool = False, any_thread: bool = False) -> sq
             cached_statements=512,
             check_same_thread=not any_thread,
         )
+        try:
+            require_level(str(path), read_level(connection), newest_level(), upgrading=upgrading)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
 
 
 def spare_the_disk(connection: sqlite3.Connection) -> str:
@@ -80,6 +93,8 @@ def translate(error: sqlite3.Error, place: str) -> ReplicatorError:
         return RetryableError(message, hint=hint)
     if "no such table: replicator_" in message:
         return SetupError(f"{place}: not installed", hint="run: replicator install")
+    if any(word in message for word in _MOVED):
+        return SchemaError(message, hint=hint or "run: replicator schema diff")
     return SetupError(message, hint=hint or "run: replicator check")
 
 

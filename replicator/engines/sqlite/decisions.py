@@ -53,12 +53,15 @@ class Decisions:
                     yield self._conflict(lane, row)
 
     def _conflict(self, lane: Lane, row: Sequence[object]) -> Conflict:
-        order, key, kind, changed_at, existed, present, found, image, at, origin, answer, untouched, *values = row
+        order, key, kind, changed_at, existed, present, found, image, at, origin, answer, untouched, loaded, *values = (
+            row
+        )
         width = len(lane.columns)
         before, after, current = values[:width], values[width : 2 * width], values[2 * width :]
         based = True
         if existed and lane.ledgered:
             before, based = _kept(lane, image)
+        based = based and not (loaded and existed)
         writer = "" if at is None else self._writer(origin)
         return Conflict(
             ord=int(str(order)),
@@ -78,6 +81,8 @@ class Decisions:
             clock_error_us=self._session.clock_error(writer),
             answer=str(answer or ""),
             untouched=bool(untouched),
+            loaded=self._session.prefer if loaded else None,
+            loading=lane.place in self._session.loading,
         )
 
     def _writer(self, origin: object) -> str:

@@ -18,7 +18,7 @@ from replicator.engines.sqlite.parked import ParkedChanges, cause_of
 from replicator.engines.sqlite.pending import NOWHERE, Pending, follow_sql, seq_of
 from replicator.engines.sqlite.session import Session, apply_sql
 from replicator.engines.sqlite.values import decode_image, encode_image
-from replicator.errors import RESTORED, BatchError, RejectedError, SetupError
+from replicator.errors import BatchError, RejectedError, SetupError, rejoin_hint
 from replicator.model import Conflict, Decision, Direction, Relation, Span
 from replicator.ports import Batch
 from replicator.sqlfiles import render, statement
@@ -74,7 +74,7 @@ class Follow(Apply):
             raise BatchError(
                 f"{self._session.place}: the centre has processed changes of this site up to {marker}, which the file does not "
                 "have: it was restored from a copy or replaced",
-                hint=f"run: replicator audit, then {RESTORED}",
+                hint=rejoin_hint(self._session.link.site),
             )
 
     def _drop_parked(self) -> None:
@@ -134,6 +134,8 @@ class Follow(Apply):
             relation = noted.relation if noted else NOWHERE
             reads_all = noted is not None and self._pending.reads_all(relation, self._marker)
             run(lane.load_followed, lane.relation.id, span.low, span.high, relation, self._marker, reads_all)
+        if self._stage.has_loaded:
+            self.differing += run(follow_sql("count_differing"), span.low, span.high).fetchone()[0]
         self._apply_verdicts(_VERDICTS, "vacated")
         if self._pending.has_triggers:
             self._settle_triggers()

@@ -27,11 +27,17 @@ class FollowLane(Lane):
     """A lane from the centre: states, whatever stands there."""
 
     @cached_property
-    def stage_followed(self) -> str:
-        """Parameters: ordinal, relation, op, time, key text, fault, base, raw state, key values, values."""
-        columns = ["ord", "relation", "op", "changed_at", quote("key"), "fault", "raw_before", "raw_after"]
+    def stage_followed(self) -> tuple[str, str]:
+        """For a state, and for a row of a backfill.
+
+        Parameters: ordinal, relation, op, time, key text, fault, base, raw state, key values, values.
+        """
+        columns = ["loaded", "ord", "relation", "op", "changed_at", quote("key"), "fault", "raw_before", "raw_after"]
         columns += [f"k{place}" for place in range(len(self.key_places))] + self._states("")
-        return self._follow("stage_followed", columns=", ".join(columns), values=", ".join("?" * len(columns)))
+        values = ", ".join("?" * (len(columns) - 1))
+        fragments = {"columns": ", ".join(columns)}
+        change = self._follow("stage_followed", **fragments, values=f"0, {values}")
+        return change, self._follow("stage_followed", **fragments, values=f"1, {values}")
 
     @cached_property
     def load_followed(self) -> str:
@@ -170,20 +176,12 @@ class FollowStage(Stage):
             for line in some:
                 order, number, op, changed_at, base, after = map(_field, line.split(b"\t"))
                 lane = lanes.get(number) or lanes.setdefault(number, self.lane(int(str(number))))
-                image = self._whole(lane, str(op), _texts(str(after)))
-                row = lane.careful_row(int(str(order)) * 2, op, int(str(changed_at)), base, image)
+                image = _texts(str(after))
+                image = (lane.whole(image) if op == Op.GONE else lane.project(image)) or ()
+                row = lane.careful_row(self._ordinal(order), op, int(str(changed_at)), base, image)
                 by_lane.setdefault(lane.relation.id, []).append(row)
             for relation, rows in by_lane.items():
                 self._insert_rows(self.lane(relation), rows)
 
-    def _whole(self, lane: FollowLane, op: str, image: Image) -> Image:
-        """A row that is gone comes with NULL besides its key, or as its key alone."""
-        if op != Op.GONE or len(image) == len(lane.live):
-            return lane.project(image) or ()
-        values: list[object] = [None] * len(lane.columns)
-        for place, value in zip(lane.key_places, image, strict=True):
-            values[place] = value
-        return values
-
     def _insert_rows(self, lane: FollowLane, rows: Iterable[Row]) -> None:
-        self._session.connection.executemany(lane.stage_followed, rows)
+        self._session.connection.executemany(lane.stage_followed[self._loaded], rows)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from replicator.engines.sqlite import planned
-from replicator.engines.sqlite.capture import capture_of
+from replicator.engines.sqlite.capture import Capture, capture_of
 from replicator.engines.sqlite.captured import State, Trigger, is_ours, plan_capture, plan_central
 from replicator.engines.sqlite.catalogue import read_catalogue
 from replicator.engines.sqlite.checks import (
@@ -22,23 +22,20 @@ from replicator.engines.sqlite.checks import (
     check_table,
 )
 from replicator.engines.sqlite.connection import connect, spare_the_disk, translated
+from replicator.engines.sqlite.level import newest_level, read_level
 from replicator.engines.sqlite.names import our_tables, trigger_name, trigger_prefix
+from replicator.engines.sqlite.recorded import Recorded
 from replicator.errors import RetryableError, SetupError
 from replicator.model import (
     Catalogue,
     CentralTable,
     DatabasePlan,
-    Direction,
     Finding,
-    LinkName,
-    LinkRecord,
     PlannedStatement,
-    Position,
     TableName,
     TablePlan,
     TableShape,
-    decode_catalogue,
-    encode_catalogue,
+    level_findings,
 )
 from replicator.sqlfiles import render, statement
 
@@ -50,7 +47,7 @@ _BOTH_WAYS = 2
 """The migration that lets a centre capture."""
 
 
-class SqliteInstaller:
+class SqliteInstaller(Recorded):
     """One SQLite file that our tables and triggers go into.
 
     Args:
@@ -74,8 +71,17 @@ class SqliteInstaller:
         if self._opened is None:
             if not self._path.exists():
                 return self._nothing
-            self._opened = connect(self._path)
+            self._opened = connect(self._path, upgrading=True)
         return self._opened
+
+    def list_captured(self, topology: str) -> Mapping[TableName, Sequence[str]]:
+        """See ports.Installable."""
+        self._require_file()
+        with translated(self._place):
+            if "replicator_migration" not in self._table_names():
+                return {}
+            found = self._rows("list_relations", topology)
+        return {TableName("", str(table)): tuple(json.loads(str(columns))) for _, table, _, columns in found}
 
     def read_catalogue(self) -> Catalogue:
         """All user tables with columns, keys, unique and foreign keys. Raises RetryableError when the file is absent."""
@@ -98,6 +104,9 @@ class SqliteInstaller:
     def check(self, plans: Sequence[TablePlan], *, as_source: bool) -> Sequence[Finding]:
         """Everything that keeps this file from being a source (or target), each with the fix."""
         findings = list(check_file(self._path, self._connection, as_source=as_source))
+        if self._path.exists() and all(found.ok or found.warning for found in findings):
+            with translated(self._place):
+                findings += level_findings(self._place, read_level(self._connection), newest_level())
         if not as_source or not self._path.exists() or any(not f.ok and not f.warning for f in findings):
             return findings
         with translated(self._place):
@@ -165,6 +174,8 @@ class SqliteInstaller:
         if any(plan.direction.falls for plan in plans) and not self._has_marker(topology, state):
             steps.append(planned.first_marker(topology))
         steps += self._plan_captures(topology, plans, state)
+        if "replicator_capture_stop" in state.tables and self.is_stopped(topology):
+            steps.append(planned.resume(topology))
         wanted = {plan.source.name.name for plan in plans}
         leftovers = [f"triggers on {table}" for table in state.relations if table not in wanted]
         return planned.database_plan(self._place, steps, leftovers)
@@ -205,7 +216,7 @@ class SqliteInstaller:
             return
         self._require_file()
         if self._opened is None:
-            self._opened = connect(self._path, create=self._may_be_absent)
+            self._opened = connect(self._path, create=self._may_be_absent, upgrading=True)
         with translated(self._place):
             spare_the_disk(self._connection)
             for step in plan.statements:
@@ -230,38 +241,6 @@ class SqliteInstaller:
             ours = json.dumps(sorted(our_tables()))
             rows = self._connection.execute(statement(_CATALOGUE, "list_our_objects"), (ours,)).fetchall()
         return [str(name) for (name,) in rows]
-
-    def list_links(self, topology: str) -> Sequence[LinkRecord]:
-        """Links recorded here."""
-        with translated(self._place):
-            if "replicator_link" not in self._table_names():
-                return []
-            rows = self._connection.execute(statement(_SQL, "list_links"), (topology,)).fetchall()
-        return [_link_record(topology, row) for row in rows]
-
-    def remember_site(self, topology: str, site: str, catalogue: Catalogue) -> None:
-        """See ports.Installable."""
-        with translated(self._place):
-            self._connection.execute(statement(_SQL, "remember_site"), (topology, site, encode_catalogue(catalogue)))
-
-    def recall_sites(self, topology: str) -> Mapping[str, Catalogue]:
-        """See ports.Installable."""
-        with translated(self._place):
-            if "replicator_known_site" not in self._table_names():
-                return {}
-            return {str(site): decode_catalogue(str(text)) for site, text in self._rows("recall_sites", topology)}
-
-    def read_clock(self) -> int:
-        """See ports.Installable."""
-        with translated(self._place):
-            (now,) = self._connection.execute(statement("sql/sqlite/source.sql", "read_clock")).fetchone()
-        return int(now)
-
-    def read_seen(self) -> int:
-        """See ports.Installable."""
-        with translated(self._place):
-            found = self._rows("read_seen") if "replicator_control" in self._table_names() else []
-        return int(str(found[0][0])) if found else 0
 
     def close(self) -> None:
         """Release the connection. Repeatable."""
@@ -297,14 +276,25 @@ class SqliteInstaller:
             known = state.relations.get(table, [])
             wanted = planned.fingerprint_of(table, plan.key)
             same = [number for number, fingerprint in known if fingerprint == wanted]
+            if not same:
+                same = [
+                    n for n, _ in known if _is_renamed(capture_of(topology, n, plan), by_table.get(table.lower(), ()))
+                ]
+                if same:
+                    yield planned.rename_key(same[0], table, plan.key)
             relation = same[0] if same else next_relation
             next_relation += not same
             capture = capture_of(topology, relation, plan)
             retired = [number for number, _ in known if number != relation]
-            wider = bool(same) and not {column.source for column in plan.columns} <= state.columns[relation]
+            planned_columns = {column.source for column in plan.columns}
+            wider = bool(same) and not planned_columns <= state.columns[relation]
+            narrower = bool(same) and planned_columns < state.columns[relation]
             found = by_table.get(table.lower(), ())
             columns = [column.source for column in plan.columns]
-            yield from plan_capture(capture, columns, found, new=not same, wider=wider, retired=retired)
+            yield from plan_capture(
+                capture, columns, found, new=not same, wider=wider, narrower=narrower, retired=retired,
+                added=[name for name in columns if wider and name not in state.columns[relation]],
+            )  # fmt: skip
 
     def _read_state(self, topology: str) -> State:
         tables = self._table_names()
@@ -334,13 +324,6 @@ class SqliteInstaller:
         with translated(self._place):
             return bool(state.migrations and self._rows("has_marker", topology))
 
-    def _rows(self, name: str, *parameters: str) -> list[tuple[object, ...]]:
-        return self._connection.execute(statement(_SQL, name), parameters).fetchall()
-
-    def _table_names(self) -> frozenset[str]:
-        rows = self._connection.execute(statement(_CATALOGUE, "list_table_names")).fetchall()
-        return frozenset(str(name) for (name,) in rows)
-
     def _triggers(self) -> dict[str, Trigger]:
         rows = self._connection.execute(statement(_CATALOGUE, "list_triggers")).fetchall()
         return {name: Trigger(name, table, body, place) for name, table, body, place in rows}
@@ -360,18 +343,8 @@ class SqliteInstaller:
                     connection.rollback()
 
 
-def _link_record(topology: str, row: tuple[object, ...]) -> LinkRecord:
-    site, direction, position, identity, *numbers = row
-    recorded_at, changes, conflicts, parked, skew_us, newest, undecided = (int(str(number)) for number in numbers)
-    return LinkRecord(
-        link=LinkName(topology, str(site), Direction(str(direction))),
-        position=None if position is None else Position(str(position)),
-        source_identity=str(identity),
-        recorded_at=recorded_at,
-        changes=changes,
-        conflicts=conflicts,
-        parked=parked,
-        skew_us=skew_us,
-        newest_changed_at=newest,
-        undecided=undecided,
-    )
+def _is_renamed(capture: Capture, triggers: Sequence[Trigger]) -> bool:
+    """Whether the key's columns were only renamed: SQLite has changed the names in our triggers, which are whole."""
+    found = {trigger.name: trigger for trigger in triggers}
+    wanted = capture.triggers()
+    return all(name in found and found[name].same_text(body) for name, body in wanted.items())

@@ -50,6 +50,15 @@ class Lane:
             return image
         return [image[place] for place in self.live]
 
+    def whole(self, image: Sequence[object]) -> Sequence[object]:
+        """A row of which only the key came, in a whole row's places; a whole row as ``project`` gives it."""
+        if len(image) > max(self.live, default=0) or len(image) != len(self.key_places):
+            return self.project(image) or ()
+        values: list[object] = [None] * len(self.columns)
+        for place, value in zip(self.key_places, image, strict=True):
+            values[place] = value
+        return values
+
     @property
     def place(self) -> str:
         """The target table as the bookkeeping names it."""
@@ -103,18 +112,20 @@ class Lane:
     # --- stage ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def stage_state(self) -> str:
-        """Parameters: ordinal, op, time, values, key text."""
+    def stage_state(self) -> tuple[str, str]:
+        """For a change, and for a row of a backfill. Parameters: ordinal, op, time, values, key text."""
         keys = [f"k{place}" for place in range(len(self.key_places))]
-        columns = ["ord", "relation", "op", "changed_at", *keys, *self.images("a", ""), quote("key")]
-        values = ["?1 * 2", str(self.relation.id), "?2", "?3", *(f"?{place + 4}" for place in self.key_places)]
+        columns = ["loaded", "ord", "relation", "op", "changed_at", *keys, *self.images("a", ""), quote("key")]
+        values = ["0", "?1 * 2", str(self.relation.id), "?2", "?3", *(f"?{place + 4}" for place in self.key_places)]
         values += [f"?{place + 4}" for place in range(len(self.targets) + 1)]
-        return self._render("stage_state", {"columns": ", ".join(columns), "values": ", ".join(values)})
+        fragments = {"columns": ", ".join(columns), "values": ", ".join(values)}
+        loaded = {**fragments, "values": ", ".join(["1", *values[1:]])}
+        return self._render("stage_state", fragments), self._render("stage_state", loaded)
 
     @cached_property
     def stage_change(self) -> str:
-        """Parameters: ordinal, relation, op, time, key text, fault, raw images, key values, before values, after values."""
-        columns = ["ord", "relation", "op", "changed_at", quote("key"), "fault", "raw_before", "raw_after"]
+        """Parameters: ordinal, relation, op, time, key text, fault, raw images, loaded, key, before and after values."""
+        columns = ["ord", "relation", "op", "changed_at", quote("key"), "fault", "raw_before", "raw_after", "loaded"]
         columns += [f"k{place}" for place in range(len(self.key_places))]
         columns += self.images("b", "") + self.images("a", "")
         values = ", ".join("?" * len(columns))
@@ -152,6 +163,21 @@ class Lane:
             return self._render("load_states", fragments)
         same = {"same_before": self._same("b", "f"), "same_first": self._same("a", "f")}
         return self._render("load_images", fragments | same)
+
+    @cached_property
+    def load_loaded(self) -> str:
+        """Parameters: relation, first and last ordinal."""
+        keys = [f"k{place}" for place in range(len(self.key_places))]
+        places = keys + ([] if self.ledgered else self.images("b", "")) + self.images("a", "")
+        fragments = {
+            "places": ", ".join(places),
+            "values": ", ".join(f"l.{name}" for name in places),
+            "found": self._found,
+            "place": self._rowid_of("t") or "null",
+            "same_after": self._same("a", "l"),
+            "same_key": self._same_key("t", "l"),
+        }
+        return self._render("load_loaded", fragments)
 
     @property
     def _first_images(self) -> list[str]:

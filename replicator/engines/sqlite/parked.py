@@ -11,11 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from replicator.engines.sqlite.lane import Lane
+from replicator.engines.sqlite.listed import parked_change, recorded_conflict, shown_image
 from replicator.engines.sqlite.session import Session, apply_sql, target_sql
 from replicator.engines.sqlite.stage import Stage
-from replicator.engines.sqlite.values import SourceText, UnfitError, converter, decode_image, encode_image, shown
+from replicator.engines.sqlite.values import (
+    SourceText,
+    UnfitError,
+    converter,
+    decode_image,
+    encode_image,
+    key_maker,
+)
 from replicator.errors import RejectedError, SetupError
-from replicator.model import Decision, Engine, Op, ParkedChange, ParkedState, RecordedConflict, Verdict
+from replicator.model import Decision, Engine, Op, ParkedChange, ParkedState, RecordedConflict, TablePlan, Verdict
+from replicator.records import parse_record, unescape
+from replicator.sifting import HELD, MOST_HELD, UNKEYED, Sifted, too_many
 
 _WAITS = "waits behind an earlier parked change of this row"
 
@@ -70,6 +80,38 @@ class ParkedChanges:
         )
         self._session.run(target_sql("demote_others"), self._session.link_id, lane.place, key, made)
         return made
+
+    def add_held(self, sifted: Sifted) -> int:
+        """Park changes of tables that are held; how many. Raises SetupError when there would be too many."""
+        for change in sifted.changes:
+            code, cause = sifted.cause(change)
+            plan = self._session.plans[change.relation.table]
+            images = [_image(image) for image in (change.before, change.after)]
+            names = change.relation.columns
+            places = [names.index(name) for name in change.relation.key if name in names]
+            row = next((image for image in reversed(images) if image is not None), None)
+            key = "" if row is None else _held_key(plan, names, places, row)
+            columns = json.dumps(list(names), ensure_ascii=False)
+            kept = [None if image is None else encode_image(image) for image in images]
+            self._insert(
+                None,
+                str(plan.target),
+                key,
+                change.op,
+                ParkedState.PARKED,
+                change.changed_at,
+                columns,
+                *kept,
+                code,
+                cause,
+                1,
+            )
+        for code, cause, number in self._session.run(
+            target_sql("count_held"), self._session.link_id, MOST_HELD
+        ).fetchall():
+            if code in (HELD, UNKEYED):
+                raise too_many(cause, number)
+        return len(sifted.changes)
 
     def keep_base(self, lane: Lane, order: int) -> None:
         """What the site knew better of a staged row than the ledger would be lost with the batch: now the ledger knows it."""
@@ -214,7 +256,7 @@ class ParkedChanges:
 
     def record_dropped(self, taken: Taken, reason: str) -> None:
         """Put a change that is dropped on record."""
-        images = [_json(_shown_image(taken.columns, image)) for image in (taken.before, taken.after)]
+        images = [_json(shown_image(taken.columns, image)) for image in (taken.before, taken.after)]
         self._session.run(
             target_sql("add_conflict"), self._session.link_id, taken.table, taken.key, "parked", *images, None,
             taken.changed_at, "manual", "keep", reason, self._session.now(), 1, None, "", 0, 0, 0, "decided", 0,
@@ -223,7 +265,8 @@ class ParkedChanges:
     def list_queues(self, limit: int) -> list[list[int]]:
         """Parked changes by row that may have become possible, oldest row first."""
         self._session.read_link()
-        rows = self._session.run(target_sql("list_queues"), self._session.link_id, limit)
+        held = json.dumps([str(plan.target) for plan in self._session.plans.values() if plan.hold])
+        rows = self._session.run(target_sql("list_queues"), self._session.link_id, limit, held)
         return [json.loads(numbers) for (numbers,) in rows]
 
     def edit(self, parked_id: int, values: Mapping[str, str | None]) -> None:
@@ -261,7 +304,7 @@ class ParkedChanges:
         self._session.read_link()
         about = (self._session.link_id, json.dumps(list(ids)), table, limit or -1)
         rows = self._session.run(target_sql("list_parked"), *about)
-        return [_parked_change(row) for row in rows]
+        return [parked_change(row) for row in rows]
 
     # --- conflicts ------------------------------------------------------------------------------------------------
 
@@ -271,7 +314,7 @@ class ParkedChanges:
         found = self._session.run(
             target_sql("list_conflicts"), self._session.link_id, json.dumps(list(ids)), table, limit
         )
-        return [_recorded_conflict(row) for row in found]
+        return [recorded_conflict(row) for row in found]
 
     def record_decision(self, decision: Decision, parked: int) -> None:
         """Write a decision to the record with all it was decided on, and the parked change that waits with it (0: none)."""
@@ -293,17 +336,6 @@ class ParkedChanges:
         )  # fmt: skip
 
 
-def _recorded_conflict(row: tuple[object, ...]) -> RecordedConflict:
-    number, table, key, kind, *images, changed_at, policy, verdict, reason, decided_at = row[:12]
-    site, based, result, origin, at, clock_error, unsure, state, resolution, parked = row[12:]
-    before, after, current, left = (None if image is None else json.loads(str(image)) for image in (*images, result))
-    return RecordedConflict(
-        int(str(number)), str(table), str(key), str(kind), before, after, current, int(str(changed_at)), str(policy),
-        str(verdict), str(reason), int(str(decided_at)), str(site), bool(based), left, str(origin), int(str(at)),
-        int(str(clock_error)), bool(unsure), str(state), str(resolution), int(str(parked)),
-    )  # fmt: skip
-
-
 def netted(changes: Sequence[Taken]) -> list[Taken]:
     """Changes of one row as the fewest that make the same of it: one, or two where it came and went."""
     first, last = changes[0], changes[-1]
@@ -321,31 +353,23 @@ def cause_of(error: RejectedError) -> str:
     return error.message if not error.detail or error.detail in error.message else f"{error.message}. {error.detail}"
 
 
-def _parked_change(row: Sequence[object]) -> ParkedChange:
-    number, site, table, key, op, state, columns, before, after, code, cause, parked_at, attempts, conflict = row
-    names = json.loads(str(columns))
-    return ParkedChange(
-        id=int(str(number)),
-        link=str(site),
-        table=str(table),
-        key=str(key),
-        op=Op(str(op)),
-        state=ParkedState(str(state)),
-        before=_shown_image(names, before),
-        after=_shown_image(names, after),
-        sqlstate=str(code),
-        cause=str(cause),
-        parked_at=int(str(parked_at)),
-        attempts=int(str(attempts)),
-        conflict=int(str(conflict)),
-    )
-
-
-def _shown_image(columns: Sequence[str], image: object) -> Mapping[str, object] | None:
-    if image is None:
-        return None
-    return {name: shown(value) for name, value in zip(columns, decode_image(str(image)), strict=True)}
-
-
 def _json(image: Mapping[str, object] | None) -> str | None:
     return None if image is None else _ENCODE(image)
+
+
+def _held_key(plan: TablePlan, names: Sequence[str], places: Sequence[int], row: Image) -> str:
+    """A row's key as it will be written once its table is held no more."""
+    kinds = {column.source: (column.source_type, column.target_type) for column in plan.columns}
+    values = list(row)
+    for place in places:
+        value, convert = values[place], converter(*kinds.get(names[place], ("", "")))
+        if isinstance(value, SourceText):
+            values[place] = convert(value) if convert else str(value)
+    return key_maker([value for _, value in plan.constants], places)(values)
+
+
+def _image(image: bytes | tuple[object, ...] | None) -> Image | None:
+    """An image of a change that is held: PostgreSQL's values as text, others as they are."""
+    if isinstance(image, bytes):
+        return [None if value is None else SourceText(value) for value in parse_record(unescape(image))]
+    return image

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from replicator.engines.sqlite.base import add_key_function, key_call
 from replicator.engines.sqlite.session import Session, target_sql
-from replicator.errors import RESTORED, BatchError, SetupError
+from replicator.errors import BatchError, SetupError, rejoin_hint
 from replicator.model import Direction, Position, TablePlan
 from replicator.sqlfiles import render, statement
 
@@ -114,7 +114,7 @@ class Pending:
             raise BatchError(
                 f"{self._session.place}: link {self._session.link.reverse} was away longer than the retention, since "
                 f"{found[1]}; which rows the site has changed is not known any more",
-                hint=RESTORED,
+                hint=rejoin_hint(self._session.link.site),
             )
         return seq_of(str(found[0])) if found is not None else 0
 

@@ -56,6 +56,7 @@ def capture_table(
     retired: Sequence[int],
     stale: Iterable[str],
     read_all: bool,
+    added: Sequence[str] = (),
     versioned: bool = False,
     route: str = "null",
 ) -> PlannedStatement:
@@ -69,6 +70,7 @@ def capture_table(
         retired: relations this one replaces.
         stale: names of triggers to drop first.
         read_all: order the reader to read every row, because changes, or columns, were not captured until now.
+        added: columns that were not captured until now, where all else was: rows that hold something there are noted.
         versioned: the ledger keeps who wrote each row last.
         route: whom that order concerns, as an expression.
     """
@@ -83,8 +85,24 @@ def capture_table(
     if read_all:
         fragments = {"relation": str(capture.relation), "hybrid_time": capture.hybrid_time, "route": route}
         steps.append(render(_statement("order_read_all"), identifiers={"table": capture.table}, fragments=fragments))
+    elif added:
+        fragments = {
+            "relation": str(capture.relation),
+            "hybrid_time": capture.hybrid_time,
+            "places": ", ".join(f"k{place}" for place in range(len(capture.key))),
+            "key": quoted(capture.key, "t."),
+            "filled": " or ".join(f"t.{quote(name)} is not null" for name in added),
+        }
+        steps.append(render(_statement("note_columns"), identifiers={"table": capture.table}, fragments=fragments))
     sql = render(_statement("capture_table"), fragments={"statements": ";\n".join(steps)})
     return PlannedStatement(f"capture changes of {capture.table}", sql, f"triggers on {capture.table}")
+
+
+def rename_key(relation: int, table: str, key: Sequence[str]) -> PlannedStatement:
+    """Puts the key's new names on record: the same columns under other names."""
+    values = {"id": str(relation), "key": literal(_json(key)), "fingerprint": literal(fingerprint_of(table, key))}
+    sql = render(_statement("rename_key"), fragments=values)
+    return PlannedStatement(f"record the key of {table} under its new name", sql, f"relation {relation}")
 
 
 def fingerprint_of(table: str, key: Sequence[str]) -> str:
@@ -170,7 +188,14 @@ def _forget(topology: str) -> Iterable[PlannedStatement]:
     for table in ("replicator_ledger", "replicator_conflict", "replicator_parked"):
         sql = render(_statement("forget_link_rows"), identifiers={"table": table}, fragments=mine)
         yield PlannedStatement(f"forget the links of {topology}", sql, f"rows of {table}")
-    for name in ("forget_bases", "forget_links", "forget_acknowledged", "forget_sites", "retire_topology"):
+    for name in (
+        "forget_bases",
+        "forget_links",
+        "forget_acknowledged",
+        "forget_stops",
+        "forget_sites",
+        "retire_topology",
+    ):
         yield PlannedStatement(f"forget {topology}", render(_statement(name), fragments=mine), f"rows of {topology}")
 
 
@@ -185,3 +210,9 @@ def _statement(name: str) -> str:
     """A named statement without the comment lines that document it."""
     lines = statement(_SQL, name).splitlines()
     return "\n".join(line for line in lines if not line.startswith("--"))
+
+
+def resume(topology: str) -> PlannedStatement:
+    """Puts on record that what was stopped because its outbox was full is captured again."""
+    sql = render(statement("sql/sqlite/purge.sql", "resume"), fragments={"topology": literal(topology)})
+    return PlannedStatement("capture again", sql, f"capture of {topology}")

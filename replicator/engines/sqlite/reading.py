@@ -7,9 +7,10 @@ end before the rows are sent.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from replicator.engines.sqlite.affinity import Affinity, affinity_of
 from replicator.engines.sqlite.capture import Capture
@@ -23,9 +24,10 @@ _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _ODD, _ODD_GONE = "o", "og"
 _PLAIN = {_ODD: Op.STATE.value, _ODD_GONE: Op.GONE.value}
 """How the statements and the careful fetch mark a row that takes the careful way, and the op it stands for."""
-_FETCH = 512
+_FIRST_FETCH, _FETCH = 16, 512
 
 Row = tuple[object, ...]
+_T = TypeVar("_T")
 
 
 class Undecoded(bytes):
@@ -64,9 +66,17 @@ class TableReader:
 
     def page_end(self, connection: sqlite3.Connection, behind: Row | None, count: int) -> Row | None:
         """Where a page of ``count`` rows behind ``behind`` ends; ``None`` when the table ends before."""
-        bound = "" if behind is None else self._bound(">")
+        bound = "" if behind is None else self._bound(">", behind)
         sql = self._render("page_end", {"order": ", ".join(self._order), "behind": bound or "1"})
-        found = connection.execute(sql, (*(behind or ()), count - 1)).fetchone()
+        return self.fetch_place(connection, sql, (*(behind or ()), count - 1))
+
+    def fetch_place(self, connection: sqlite3.Connection, sql: str, parameters: Row) -> Row | None:
+        """The one row that a statement gives, with text of any kind."""
+        connection.text_factory = _decode
+        try:
+            found = connection.execute(sql, parameters).fetchone()
+        finally:
+            connection.text_factory = str
         return None if found is None else tuple(found)
 
     def page_rows(
@@ -79,39 +89,93 @@ class TableReader:
         budget: int,
     ) -> tuple[RowBlock, int]:
         """All rows between two page ends, numbered from ``ordinal`` + 1. Raises TooLargeError beyond ``budget``."""
-        bounds = [self._bound(sign) for sign, bound in ((">", behind), ("<=", end)) if bound is not None]
+        bounds = [self._bound(sign, bound) for sign, bound in ((">", behind), ("<=", end)) if bound is not None]
         if self.plan.where is not None:
             bounds.append(self._filter)
         sql = self._render("read_page", self._fragments | {"between": " and ".join(bounds) or "1"})
         rows, size = self._fetch(connection, sql, (ordinal, changed_at, *(behind or ()), *(end or ())), budget)
         return self._block(rows), size
 
+    # --- chunks of a backfill -------------------------------------------------------------------------------------
+
+    def fetch_upto(
+        self, connection: sqlite3.Connection, sql: str, parameters: Row, budget: int
+    ) -> tuple[list[Row], bool]:
+        """Rows until their size goes beyond ``budget`` bytes; whether these are all."""
+        return self._decoding(connection, lambda: self._fetch_first(connection.execute(sql, parameters), budget))
+
+    def _fetch_first(self, cursor: sqlite3.Cursor, budget: int) -> tuple[list[Row], bool]:
+        rows: list[Row] = []
+        size, count = 0, _FIRST_FETCH
+        while some := cursor.fetchmany(count):
+            rows += some
+            size += (more := self.size_of(some))
+            if size > budget:
+                cursor.close()
+                return rows, False
+            count = min(2 * count, _FETCH) if more < budget // _FETCH else max(count // 4, 1)
+        return rows, True
+
+    def block_of(self, rows: list[Row], ordinal: int) -> RowBlock:
+        """A block of a chunk's rows as their statements give them, numbered from ``ordinal`` + 1."""
+        block = self._block([(number, *row[1:-2]) for number, row in enumerate(rows, ordinal + 1)])
+        return replace(block, loaded=True)
+
+    def render_chunk(self, name: str, fragments: dict[str, str]) -> str:
+        """One of the statements that read chunks."""
+        return self._render(name, fragments)
+
+    @property
+    def chunk_fragments(self) -> dict[str, str]:
+        """What those statements have in common."""
+        return self._fragments | {"mine": self.mine, "base": "null"}
+
+    @property
+    def mine(self) -> str:
+        """The condition for a row (m) to be brought."""
+        return self._filter if self.plan.where is not None else self.constants
+
+    @property
+    def constants(self) -> str:
+        """The condition for a row to carry the site's key constants."""
+        return "1"
+
+    def is_loose(self, name: str) -> bool:
+        """Whether SQLite takes two different values of a key column for the same."""
+        return self._capture.loose(name)
+
     # --- rows -----------------------------------------------------------------------------------------------------
 
     def _fetch(self, connection: sqlite3.Connection, sql: str, parameters: Row, budget: int) -> tuple[list[Row], int]:
+        return self._decoding(connection, lambda: self._fetch_within(connection.execute(sql, parameters), budget))
+
+    def _decoding(
+        self, connection: sqlite3.Connection, fetch: Callable[[], tuple[list[Row], _T]]
+    ) -> tuple[list[Row], _T]:
+        """What ``fetch`` gives; rows with text that is not UTF-8 take the careful way."""
         try:
-            return self._fetch_within(connection.execute(sql, parameters), budget)
+            return fetch()
         except sqlite3.OperationalError as error:
             if "decode" not in str(error):
                 raise
         connection.text_factory = _decode
         try:
-            rows, size = self._fetch_within(connection.execute(sql, parameters), budget)
+            rows, rest = fetch()
         finally:
             connection.text_factory = str
-        return [(row[0], _odd(row[1]), *row[2:]) if _has_undecoded(row) else row for row in rows], size
+        return [(row[0], _odd(row[1]), *row[2:]) if _has_undecoded(row) else row for row in rows], rest
 
     def _fetch_within(self, cursor: sqlite3.Cursor, budget: int) -> tuple[list[Row], int]:
         rows: list[Row] = []
         size = 0
         while some := cursor.fetchmany(_FETCH):
             rows += some
-            size += self._size(some)
+            size += self.size_of(some)
             if size > budget and len(rows) > 1:
                 raise TooLargeError
         return rows, size
 
-    def _size(self, rows: list[Row]) -> int:
+    def size_of(self, rows: list[Row]) -> int:
         """Bytes in the columns that may hold long values."""
         size = 0
         for place in self._long_places:
@@ -183,12 +247,13 @@ class TableReader:
 
     @cached_property
     def _present(self) -> str:
-        if self._rowid is not None:
-            return f"m.{self._rowid} is not null"
+        if self.rowid is not None:
+            return f"m.{self.rowid} is not null"
         return f"m.{quote(self.plan.key[0])} is not null"
 
     @cached_property
-    def _rowid(self) -> str | None:
+    def rowid(self) -> str | None:
+        """The rowid's name; ``None`` where rows have none."""
         if self.plan.source.kind == "without_rowid":
             return None
         taken = {column.name.lower() for column in self.plan.source.columns}
@@ -197,10 +262,10 @@ class TableReader:
     @cached_property
     def _order(self) -> tuple[str, ...]:
         """What pages are ordered by: the rowid, which every row has, else the key."""
-        return (f"m.{self._rowid}",) if self._rowid else tuple(f"m.{quote(name)}" for name in self.plan.key)
+        return (f"m.{self.rowid}",) if self.rowid else tuple(f"m.{quote(name)}" for name in self.plan.key)
 
-    def _bound(self, sign: str) -> str:
-        return f"({', '.join(self._order)}) {sign} ({', '.join('?' * len(self._order))})"
+    def _bound(self, sign: str, place: Row) -> str:
+        return f"({', '.join(self._order)}) {sign} ({', '.join(param(value) for value in place)})"
 
     @property
     def _key_may_be_null(self) -> bool:
@@ -213,6 +278,11 @@ class TableReader:
     def _render(self, name: str, fragments: dict[str, str]) -> str:
         template = statement(_SQL, name)
         return render(template, identifiers={"table": self.plan.source.name.name}, fragments=fragments)
+
+
+def param(value: object, number: str = "") -> str:
+    """A parameter for a stored value; text that is not UTF-8 is bound as its bytes. It has no affinity either way."""
+    return f"+cast(?{number} as text)" if isinstance(value, bytes) and type(value) is not bytes else f"?{number}"
 
 
 def blocks_of(blocks: Sequence[RowBlock]) -> Iterator[RowBlock]:

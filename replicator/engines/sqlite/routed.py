@@ -24,8 +24,8 @@ from replicator.engines.sqlite.shares import Shares
 from replicator.engines.sqlite.slices import RoutedReader
 from replicator.engines.sqlite.source import SqliteSource
 from replicator.engines.sqlite.versions import fold_local, read_relations, route_to
-from replicator.errors import RetryableError, SetupError
-from replicator.model import ChunkRequest, Key, Lag, Position, Relation, TableName, TablePlan, TableShape
+from replicator.errors import RetryableError, SchemaError, fed_by_another
+from replicator.model import ChunkRequest, Key, Lag, Position, Relation, TableName, TablePlan, TableShape, lineage
 from replicator.ports import Batch, RowBlock
 from replicator.sqlfiles import render, statement
 
@@ -49,16 +49,17 @@ class RoutedBatch(KeyBatch):
         start: where that is.
         limit: at most this many outbox rows per chunk.
         changed: tables to be read whole, and further routes that the site was read by until now.
+        wanted: the chunk of a backfill that the batch is to end with.
     """
 
     def __init__(
         self, source: SqliteRoutedSource, after: Position | None, start: Place, limit: int,
-        changed: tuple[frozenset[str], tuple[str, ...]] = (frozenset(), ()),
+        changed: tuple[frozenset[str], tuple[str, ...]] = (frozenset(), ()), wanted: ChunkRequest | None = None,
     ) -> None:  # fmt: skip
         self._changed, former = changed
         routes = json.dumps(list(dict.fromkeys([*json.loads(source.routes), *former])), ensure_ascii=False)
         look = source.look if start.read_all else lambda: source.look_whole(routes)
-        super().__init__(after, start, source.connection, source.place, look, limit, dict)
+        super().__init__(after, start, source.connection, source.place, look, limit, dict, wanted)
         self._site_routes, self._own, self._route = routes, source.own, source.own_route
         self._newest: str | None = None
         self._all_upto = 0
@@ -128,17 +129,17 @@ class SqliteRoutedSource(SqliteSource):
             self._data_version = self._probe()
             if after is None:
                 self._reserve()
-            start = self._start(after)
+            start = self._start(after, anyway=wanted is not None)
             changed = self._shares.changed(self._connection)
             if after is not None and changed[0]:
                 start = start or Place(after.split(":")[0], self._seq_of(after))
             elif start is not None and after is not None:
-                start = self._pass_over(after, start)
+                start = self._pass_over(after, start) or (start if wanted is not None else None)
         if start is None:
             yield None
             return
         start = start if after is not None else replace(start, read_all=True)
-        yield RoutedBatch(self, after, start, limit, changed)
+        yield RoutedBatch(self, after, start, limit, changed, wanted)
 
     def _reserve(self) -> None:
         """Keep what comes behind the first reading, also when its acknowledgement never arrives."""
@@ -157,6 +158,19 @@ class SqliteRoutedSource(SqliteSource):
             return replace(start, seq=low)
         self._passed = (after, int(top))
         return replace(start, seq=int(top) - 1) if top - start.seq > _PASS_ROWS else None
+
+    def prove_history(self, after: Position | None, stamp: str, target: str) -> bool:
+        """See ports.Source."""
+        with translated(self._place):
+            found = self._connection.execute(statement(_SQL, "read_fed"), self.site).fetchone()
+        if found and found[0] and target and lineage(str(found[0])) != lineage(target):
+            raise fed_by_another(str(self._link.reverse), self._link.site, target, str(found[0]))
+        if after is None:
+            with translated(self._place):
+                (known,) = self._connection.execute(statement(_SQL, "has_delivered"), (self._link.text,)).fetchone()
+            if known:
+                raise self._not_known("has brought rows before, of which its other end knows nothing: it was put back")
+        return super().prove_history(after, stamp, target)
 
     # --- what the batch needs -------------------------------------------------------------------------------------
 
@@ -229,12 +243,13 @@ class SqliteRoutedSource(SqliteSource):
             raise RetryableError(f"{self._place}: install has recorded other columns; the link is planned anew")
         self._recorded = recorded
         for plan in self._plans:
+            self._require_shape(plan)
             table = plan.source.name.name
             number, key, fingerprint = known.get(table.lower(), (0, [], ""))
             wanted = [trigger_name(self._link.topology, table, event) for event in ("ai", "au", "ak", "ad")]
             whole = {*plan.key, *(name for name, _ in plan.source_constants)}
             if not number or any((name, table.lower()) not in present for name in wanted) or set(key) != whole:
-                raise SetupError(
+                raise SchemaError(
                     f"{self._place}: table {table} is not captured for the sites: it was rebuilt, or our triggers were dropped",
                     hint="run: replicator install (capture starts again with all its rows), then replicator audit",
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sqlite3
@@ -24,8 +25,8 @@ from replicator.engines.sqlite.versions import (
     return_strays,
     tag_tail,
 )
-from replicator.errors import BatchError, LeaseError, ReplicatorError, RetryableError, SetupError
-from replicator.model import LinkName, Position, Relation, TableName, TablePlan, TableShape
+from replicator.errors import BatchError, LeaseError, ReplicatorError, RetryableError, SchemaError, SetupError
+from replicator.model import LinkName, Position, Prefer, Relation, TableName, TablePlan, TableShape
 from replicator.sqlfiles import quote, render, statement
 
 _LEASE_US = 30_000_000
@@ -70,6 +71,10 @@ class Session:
         """Whether the site gets this file's rows too."""
         self.central: Mapping[str, CentralRelation] = {}
         """What is captured here, by lower-case table name; read when the write lock is taken."""
+        self.loading: frozenset[str] = frozenset()
+        """Target tables a row of which may be missing because it was not brought yet; known under the write lock."""
+        self.prefer = Prefer.POLICY
+        """Whose rows stand where a backfill's rows meet others."""
         self._skews: Mapping[str, int] | None = None
         self._depth = 0
         self.link_id = 0
@@ -210,6 +215,19 @@ class Session:
             self._skews = {str(name): abs(int(skew)) for name, skew in rows}
         return self._skews.get(self.link.site, 0) + self._skews.get(site, 0)
 
+    @property
+    def plans(self) -> Mapping[TableName, TablePlan]:
+        """The link's plans by source table."""
+        return self._plans
+
+    def read_schema_mark(self) -> str:
+        """Another text whenever the tables this link writes have changed; our own migrations and indexes do not count."""
+        self.look()
+        shapes = {shape.name.name.lower(): shape for shape in self._shapes.values()}
+        found = [shapes.get(plan.target.name.lower()) for plan in self._plans.values()]
+        facts = [(shape.name, shape.columns, shape.key, shape.uniques) for shape in found if shape is not None]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
     def look(self) -> None:
         """Read the file's catalogue again when its schema has moved."""
         (version,) = self.run(statement(_CATALOGUE, "schema_version")).fetchone()
@@ -261,6 +279,12 @@ class Session:
                     f"link {self.link}: no plan for table {relation.table}", hint="run: replicator install"
                 )
             shape = self._shape(plan.target)
+            lost = {column.target for column in plan.columns} - {column.name for column in shape.columns}
+            if lost and not plan.hold:
+                raise SchemaError(
+                    f"{self.place}: table {plan.target} has no column {', '.join(sorted(lost))} any more",
+                    hint="run: replicator schema diff",
+                )
             planned = {column.source for column in plan.columns}
             live = tuple(place for place, name in enumerate(relation.columns) if name in planned)
             alive = replace(relation, columns=tuple(relation.columns[place] for place in live))
@@ -276,7 +300,10 @@ class Session:
         for shape in self._shapes.values():
             if shape.name.name.lower() == name.name.lower():
                 return shape
-        raise SetupError(f"{self.place}: table {quote(name.name)} does not exist", hint="run: replicator install")
+        raise SchemaError(
+            f"{self.place}: table {quote(name.name)} does not exist",
+            hint="rename it back, or run: replicator install, which makes it",
+        )
 
     def close(self) -> None:
         """Give the lease back and close. Repeatable."""

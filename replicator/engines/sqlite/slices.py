@@ -51,7 +51,7 @@ class RoutedReader(TableReader):
         budget: int,
     ) -> tuple[RowBlock, int]:
         """See TableReader."""
-        bounds = [self._bound(sign) for sign, bound in ((">", behind), ("<=", end)) if bound is not None]
+        bounds = [self._bound(sign, bound) for sign, bound in ((">", behind), ("<=", end)) if bound is not None]
         bounds += self._constants if self.tells_gone else [self.condition]
         inside = self.condition if self.tells_gone else "1"
         fragments = self._fragments | {"between": " and ".join(bounds) or "1", "inside": inside, "base": self._base}
@@ -74,6 +74,26 @@ class RoutedReader(TableReader):
         given = {row[0]: row[-1] for row in rows}
         texts = [given[row[0]] for row in (*block.rows, *block.odd)]
         return replace(block, checksums=[None if text is None else str(text) for text in texts])
+
+    def block_of(self, rows: list[Row], ordinal: int) -> RowBlock:
+        """See TableReader."""
+        block = self._with_checksums([(number, *row[1:-1]) for number, row in enumerate(rows, ordinal + 1)])
+        return replace(block, loaded=True)
+
+    @property
+    def chunk_fragments(self) -> dict[str, str]:
+        """See TableReader."""
+        return super().chunk_fragments | {"base": self._base}
+
+    @property
+    def mine(self) -> str:
+        """See TableReader."""
+        return self.condition
+
+    @property
+    def constants(self) -> str:
+        """See TableReader."""
+        return " and ".join(self._constants) or "1"
 
     @property
     def _keeps_bases(self) -> bool:

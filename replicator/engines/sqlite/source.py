@@ -8,20 +8,22 @@ then read after its last change, so the batch as a whole is exactly the file at 
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from replicator.engines.sqlite.base import BaseReader, add_key_function
+from replicator.engines.sqlite.base import BaseReader, forget_bases
 from replicator.engines.sqlite.batch import KeyBatch, Place
 from replicator.engines.sqlite.capture import capture_of
-from replicator.engines.sqlite.connection import connect, spare_the_disk, transaction, translate, translated
+from replicator.engines.sqlite.chunks import estimate_rows
+from replicator.engines.sqlite.connection import transaction, translated
 from replicator.engines.sqlite.events import read_change, read_events
+from replicator.engines.sqlite.outbox import require_captured
 from replicator.engines.sqlite.reading import TableReader
-from replicator.engines.sqlite.watch import FileWatch, Watcher
-from replicator.errors import RESTORED, BatchError, RetryableError, SetupError
+from replicator.engines.sqlite.watch import Watcher
+from replicator.engines.sqlite.watched import WatchedFile
+from replicator.errors import BatchError, RetryableError, SchemaError, SetupError, rejoin_hint
 from replicator.model import (
     CapturedChange,
     ChunkRequest,
@@ -44,10 +46,9 @@ _CATALOGUE = "sql/sqlite/catalogue.sql"
 _TRANSACTIONS = "sql/sqlite/transactions.sql"
 _TIDY_SECONDS, _TIDY_GAP_SECONDS = 10.0, 0.002
 _PRUNE_ROWS = 2_000
-_QUIET_SECONDS = 0.05
 
 
-class SqliteSource:
+class SqliteSource(WatchedFile):
     """One captured SQLite file, read for one link.
 
     Args:
@@ -70,24 +71,15 @@ class SqliteSource:
         acknowledge_seconds: float = 2.0,
         retention_days: float = 30.0,
     ) -> None:
-        self._path, self._place = Path(path), str(path)
+        super().__init__(path, watcher, acknowledge_seconds)
         self._link, self._plans = link, plans
-        self._watcher = watcher
-        self._own_watcher: Watcher | None = None
-        self._watch = FileWatch(self._path, self._probe)
-        self._opened: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
         self._readers: dict[int, TableReader] = {}
         self._recorded: dict[str, str] = {}
         """The columns of each table as install wrote them down, when this source first looked."""
-        self._schema_version: int | None = None
-        self._data_version: int | None = None
-        self._acknowledge_seconds = acknowledge_seconds
-        self._acknowledged_at = -float("inf")
-        self._unsaid: Position | None = None
-        self._prunable = False
         self._retention_days = retention_days
         self._bases: Mapping[int, BaseReader] = {}
+        self._used_up: list[tuple[object, ...]] = []
+        """Bases of rows that a backfill has brought."""
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -98,6 +90,20 @@ class SqliteSource:
         if row is None:
             raise SetupError(f"{self._place}: not installed", hint="run: replicator install")
         return str(row[0])
+
+    def prove_history(self, after: Position | None, stamp: str, target: str) -> bool:
+        """See ports.Source: positions tell it by themselves, the file by its own name and epoch."""
+        del stamp, target
+        if after is not None:
+            with translated(self._place):
+                self._start(after)
+        return False
+
+    def read_schema_mark(self) -> str:
+        """See ports.Source; every read looks at it too."""
+        with translated(self._place):
+            (version,) = self._connection.execute(statement(_CATALOGUE, "schema_version")).fetchone()
+        return str(version)
 
     @contextmanager
     def read_batch(
@@ -110,14 +116,16 @@ class SqliteSource:
         with translated(self._place):
             # Read before the outbox: what is committed from here on makes the next ``wait`` return at once.
             self._data_version = self._probe()
-            start = self._start(after)
+            start = self._start(after, anyway=wanted is not None)
         if start is None:
             yield None
             return
-        yield KeyBatch(after, start, self._connection, self._place, self._look, limit, lambda: self._bases)
+        batch = KeyBatch(after, start, self._connection, self._place, self._look, limit, lambda: self._bases, wanted)
+        yield batch
+        self._used_up += batch.known_bases
 
-    def _start(self, after: Position | None) -> Place | None:
-        """Where to begin reading, ``None`` when there is nothing."""
+    def _start(self, after: Position | None, *, anyway: bool = False) -> Place | None:
+        """Where to begin reading; ``None`` when there is nothing, unless it is wanted ``anyway``."""
         with self._reading():
             position, nonce, epoch, top, expired_at = self._connection.execute(
                 statement(_SQL, "read_place"), (self._link.text,)
@@ -128,7 +136,8 @@ class SqliteSource:
             valid = str(nonce if nonce is not None else epoch)
             if after is None:
                 # A target that knows nothing, while the outbox may have been pruned: read every row.
-                return Place(valid, 0, read_all=position is not None) if position is not None or top > 1 else None
+                some = anyway or position is not None or top > 1
+                return Place(valid, 0, read_all=position is not None) if some else None
             if expired_at is not None:
                 raise self._not_known(
                     f"was away longer than the retention: since {expired_at} the outbox is pruned without it"
@@ -139,10 +148,10 @@ class SqliteSource:
                 raise self._not_known("asks for what was delivered already: its other end is a restored copy")
             if after != position and not self._is_of_this_history(after, nonces):
                 raise self._not_known(f"is at {after}, which is not of this file's history: it is a restored copy")
-        return Place(valid, seq, acknowledged=self._seq_of(position)) if top > seq else None
+        return Place(valid, seq, acknowledged=self._seq_of(position)) if anyway or top > seq else None
 
     def _not_known(self, why: str) -> BatchError:
-        return BatchError(f"{self._place}: link {self._link} {why}", hint=RESTORED)
+        return BatchError(f"{self._place}: link {self._link} {why}", hint=rejoin_hint(self._link.site))
 
     def _is_of_this_history(self, after: Position, nonces: set[str]) -> bool:
         """Whether the outbox row the position names is the one it was made from."""
@@ -185,18 +194,29 @@ class SqliteSource:
             raise RetryableError(f"{self._place}: install has recorded other columns; the link is planned anew")
         self._recorded = recorded
         for plan in self._plans:
+            self._require_shape(plan)
             table = plan.source.name.name
             number, key, fingerprint = known.get(table, (0, "[]", ""))
             wanted = capture_of(self._link.topology, number, plan).triggers()
             missing = [name for name in wanted if (name, table.lower()) not in present]
             if not number or missing or json.loads(key) != list(plan.key):
-                raise SetupError(
+                require_captured(self._connection, self._place, self._link)
+                raise SchemaError(
                     f"{self._place}: table {table} is not captured any more: it was rebuilt or our triggers were dropped",
                     hint="run: replicator install (capture starts again with all its rows), then replicator audit",
                 )
             columns = tuple(column.source for column in plan.columns)
             relation = Relation(number, TableName("", table), columns, plan.key, fingerprint)
             yield TableReader(plan, relation)
+
+    def _require_shape(self, plan: TablePlan) -> None:
+        """The table must have the columns it was planned with. Raises SchemaError."""
+        table = plan.source.name.name
+        found = self._connection.execute(statement(_CATALOGUE, "list_columns"), (table,)).fetchall()
+        now = [(str(name), str(kind)) for name, kind, *_ in found]
+        if now != [(column.name, column.type) for column in plan.source.columns]:
+            what = f"the columns of table {table} have changed" if now else f"there is no table {table} any more"
+            raise SchemaError(f"{self._place}: {what} since the link was planned", hint="run: replicator schema diff")
 
     # --- acknowledging --------------------------------------------------------------------------------------------
 
@@ -245,10 +265,9 @@ class SqliteSource:
             low, high = self._seq_of(position), self._seq_of(self._unsaid)
             for bases in self._bases.values():
                 for settled in bases.list_settled(self._connection, low, high):
-                    for start in range(0, len(settled), _PRUNE_ROWS):
-                        with transaction(self._connection, statement(_TRANSACTIONS, "begin_write")):
-                            some = settled[start : start + _PRUNE_ROWS]
-                            self._connection.executemany(statement(_SQL, "forget_base"), some)
+                    forget_bases(self._connection, "forget_base", settled)
+            forget_bases(self._connection, "forget_known_base", self._used_up)
+            self._used_up = []
 
     def tidy(self) -> None:
         """See ports.Source. In slices with gaps between them, so that the application gets its turns at the lock."""
@@ -306,97 +325,16 @@ class SqliteSource:
                     found.add(tuple(key))
         return found
 
+    def estimate_rows(self, table: TableName) -> int:
+        """See ports.Source. Raises SetupError when the table is not captured."""
+        with translated(self._place), self._reading():
+            found = [reader for reader in self._look().values() if reader.plan.source.name == table]
+            if not found:
+                raise SetupError(f"{self._place}: table {table} is not captured", hint="run: replicator install")
+            return estimate_rows(self._connection, found[0])
+
     def _relation_of(self, table: TablePlan) -> int:
         for number, reader in self._look().items():
             if reader.plan.source.name == table.source.name:
                 return number
         raise SetupError(f"{self._place}: table {table.source.name} is not captured", hint="run: replicator install")
-
-    # --- waiting --------------------------------------------------------------------------------------------------
-
-    def wait(self, timeout: float) -> bool:
-        """See ports.Source. In quiet moments acknowledgements put off are written, and the outbox is pruned."""
-        self._watching().add(self._watch)
-        deadline = time.monotonic() + timeout
-        while self._unsaid is not None or self._prunable:
-            if self._sleep(min(_QUIET_SECONDS, timeout)):
-                return True
-            if time.monotonic() > deadline:
-                return False
-            due = self._acknowledged_at + (0.0 if self._prunable else self._acknowledge_seconds)
-            if time.monotonic() >= due:
-                self._say()
-        return self._sleep(max(deadline - time.monotonic(), 0.0))
-
-    def _sleep(self, seconds: float) -> bool:
-        with translated(self._place):
-            # The watcher's thread, which asks for all files, must never wait for one that is locked.
-            self._connection.execute(statement(_TRANSACTIONS, "busy_never"))
-            try:
-                return self._watch.wait(seconds, self._data_version)
-            finally:
-                self._connection.execute(statement(_TRANSACTIONS, "busy_as_ever"))
-
-    def wake(self) -> None:
-        """See ports.Source."""
-        self._watch.wake()
-
-    def close(self) -> None:
-        """Write what is unsaid, release the connection and the watch. Repeatable."""
-        if self._watcher is not None:
-            self._watcher.forget(self._watch)
-        if self._opened is not None:
-            with suppress(RetryableError, SetupError):
-                self._check_file()
-                self._say()
-            self._opened.close()
-            self._opened = None
-            self._schema_version = self._data_version = None
-        if self._own_watcher is not None:
-            self._own_watcher.close()
-            self._watcher = self._own_watcher = None
-
-    # --- connection -----------------------------------------------------------------------------------------------
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        if self._opened is None:
-            # The watcher's thread asks for data_version while this source's own thread waits; never both at once.
-            self._file = self._find_file()  # before it is opened: what replaces it from here on is noticed
-            self._opened = connect(self._path, any_thread=True)
-            spare_the_disk(self._opened)
-            add_key_function(self._opened)
-        return self._opened
-
-    def _find_file(self) -> tuple[int, int] | None:
-        with suppress(OSError):
-            found = self._path.stat()
-            return found.st_dev, found.st_ino
-        return None
-
-    def _check_file(self) -> None:
-        """Raises RetryableError when another file, or none, has the open file's name: nobody writes to ours any more."""
-        if self._find_file() != self._file:
-            raise RetryableError(f"{self._place}: the file was moved or replaced while it was open; it is opened anew")
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with transaction(self._connection, statement(_TRANSACTIONS, "begin_read")):
-            yield
-
-    def _probe(self) -> int | None:
-        """The file's data_version; the last known one while a writer keeps readers out (it has not committed yet)."""
-        connection = self._connection
-        self._check_file()
-        try:
-            (version,) = connection.execute(statement(_CATALOGUE, "data_version")).fetchone()
-        except sqlite3.OperationalError as error:
-            if isinstance(translate(error, self._place), RetryableError):
-                return self._data_version
-            raise
-        return int(version)
-
-    def _watching(self) -> Watcher:
-        if self._watcher is None:
-            self._watcher = self._own_watcher = Watcher()
-        return self._watcher

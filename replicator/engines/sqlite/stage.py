@@ -7,7 +7,6 @@ the target cannot hold is staged as a *fault*: its span is refused, halved, and 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -17,10 +16,9 @@ from replicator.engines.sqlite.values import SourceText, UnfitError, encode_imag
 from replicator.errors import BatchError
 from replicator.model import Op, Relation, Span
 from replicator.ports import Batch, OutboxBlock, RowBlock
-from replicator.records import parse_record
+from replicator.records import parse_record, unescape
+from replicator.sqlfiles import render
 
-_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-_PLAIN = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _LINES = 2_000
 
 Row = tuple[object, ...]
@@ -34,6 +32,10 @@ class Stage:
         self._session = session
         self._relations: dict[int, Relation] = {}
         self._based = False
+        self._loaded = False
+        """Whether what is staged now are rows of a backfill's chunk."""
+        self.has_loaded = False
+        self._last_loaded = 0
         self.changes = 0
         self.newest_changed_at = 0
         self.idle = False
@@ -63,25 +65,39 @@ class Stage:
 
     def fill(self, batch: Batch) -> None:
         """Stage all blocks."""
-        self._based = False
+        self._based = changed = False
         for block in batch.blocks():
             self._relations.update(batch.relations)
+            self._loaded = block.loaded
+            self.has_loaded, changed = self.has_loaded or block.loaded, changed or not block.loaded
             if isinstance(block, OutboxBlock):
                 self._stage_literals(block)
             else:
                 self._stage_rows(block)
+        self._loaded = False
         if self._based:
             self._session.run(apply_sql("keep_first_bases"))
+        if self.has_loaded and changed:
+            self._pass_over()
         self.measure()
+
+    def _pass_over(self) -> None:
+        """Leave out rows of the chunk that the batch's changes touch."""
+        for numbers in self._by_place().values():
+            listed = ", ".join(str(number) for number in numbers)
+            self._session.run(render(apply_sql("pass_over"), fragments={"numbers": listed}))
 
     def measure(self) -> None:
         """Count what is staged."""
         _, _, self.changes, self.newest_changed_at = self._session.run(apply_sql("stage_extent")).fetchone()
+        if self.has_loaded:
+            (self.changes,) = self._session.run(apply_sql("count_changes")).fetchone()
 
     def _stage_rows(self, block: RowBlock) -> None:
         lane = self.lane(block.relation)
         key_of = lane.key_of_row
-        self._session.connection.executemany(lane.stage_state, ((*row, key_of(row)) for row in block.rows))
+        sql = lane.stage_state[block.loaded]
+        self._session.connection.executemany(sql, ((*row, key_of(row)) for row in block.rows))
         for order, op, changed_at, *values in block.odd:
             self.stage_native(lane, int(str(order)) * 2, str(op), int(str(changed_at)), values)
         if block.bases:
@@ -107,7 +123,18 @@ class Stage:
             for line in some:
                 order, relation, op, changed_at, before, after = map(_field, line.split(b"\t"))
                 images = [None if image is None else _texts(image) for image in (before, after)]
-                self.stage_texts(int(str(relation)), int(str(order)) * 2, str(op), int(str(changed_at)), *images)
+                if self._loaded and op == Op.DELETE:
+                    images = [self.lane(int(str(relation))).whole(next(image for image in images if image)), None]
+                self.stage_texts(int(str(relation)), self._ordinal(order), str(op), int(str(changed_at)), *images)
+
+    def _ordinal(self, order: object) -> int:
+        """Where a change is staged; a chunk's rows have numbers of a source's own and are numbered anew, behind all changes."""
+        if not self._loaded:
+            return int(str(order)) * 2
+        if not self._last_loaded:
+            self._last_loaded = int(self._session.run(apply_sql("stage_extent")).fetchone()[1] or 0) // 2 * 2
+        self._last_loaded += 2
+        return self._last_loaded
 
     def stage_texts(
         self, relation: int, order: int, op: str, changed_at: int, before: Image | None, after: Image | None
@@ -147,7 +174,7 @@ class Stage:
         else:
             raw = [None, None]
             values = [image[place] for place in lane.key_places] + list(before or nothing) + list(after or nothing)
-        self._session.connection.execute(lane.stage_change, (*head, *raw, *values))
+        self._session.connection.execute(lane.stage_change, (*head, *raw, self._loaded, *values))
 
     def put(self, lane: Lane, order: int, op: str, changed_at: int, values: Image) -> None:
         """Stage one row that is to be written, or removed, as it stands here, whatever anybody believed it to be."""
@@ -174,11 +201,15 @@ class Stage:
 
     def _versions(self) -> list[tuple[int, int]]:
         """Relations that are versions of one table, with a number for it: their order must be kept."""
+        shared = [numbers for numbers in self._by_place().values() if len(numbers) > 1]
+        return [(number, place) for place, numbers in enumerate(shared) for number in numbers]
+
+    def _by_place(self) -> dict[str, list[int]]:
+        """The relations of each table."""
         places: dict[str, list[int]] = {}
         for number in self._relations:
             places.setdefault(self.lane(number).place, []).append(number)
-        shared = [numbers for numbers in places.values() if len(numbers) > 1]
-        return [(number, place) for place, numbers in enumerate(shared) for number in numbers]
+        return places
 
     def halve(self, span: Span) -> tuple[Span, Span]:
         """Two halves by number of changes."""
@@ -220,4 +251,4 @@ def _field(raw: bytes) -> str | None:
         return raw.decode()
     if raw == b"\\N":
         return None
-    return _ESCAPE.sub(lambda match: _PLAIN.get(match.group(1), match.group(1)), raw).decode()
+    return unescape(raw)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from replicator.engines.sqlite.again import Again
 from replicator.engines.sqlite.apply import Apply
+from replicator.engines.sqlite.backfills import Backfills
 from replicator.engines.sqlite.connection import transaction, translated
 from replicator.engines.sqlite.follow import Follow
 from replicator.engines.sqlite.followed import FollowStage
@@ -20,21 +21,29 @@ from replicator.engines.sqlite.session import Session, target_sql
 from replicator.engines.sqlite.settled import Rows
 from replicator.engines.sqlite.stage import Stage
 from replicator.engines.sqlite.versions import mark, read_relations
-from replicator.errors import RESTORED, BatchError, RejectedError, SetupError, StaleError
+from replicator.errors import RejectedError, SetupError, StaleError, fed_by_another, fed_twice
 from replicator.model import (
+    Backfill,
+    BackfillState,
     ChunkRequest,
     Conflict,
     Decision,
+    Key,
     LinkName,
     Outcome,
     ParkedChange,
     Position,
+    Prefer,
     RecordedConflict,
     RowEvent,
     Span,
+    TableName,
     TablePlan,
+    database_id,
+    lineage,
 )
 from replicator.ports import Batch
+from replicator.sifting import Sifted, held_relations
 from replicator.sqlfiles import statement
 
 _TRANSACTIONS = "sql/sqlite/transactions.sql"
@@ -58,6 +67,7 @@ class SqliteTarget:
         self._session = Session(Path(path), link, plans)
         self._session.answers = self._answers
         self._pending = None if rises else Pending(self._session, plans)
+        self._backfills = Backfills(self._session, plans)
         self._gone_along: set[int] = set()
         self._begin()
 
@@ -90,21 +100,42 @@ class SqliteTarget:
             self._session.take_lease()
             return self._session.read_link()[0]
 
+    def read_schema_mark(self) -> str:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._session.read_schema_mark()
+
     def read_clock(self) -> int:
         """The target's wall clock, microseconds since 1970."""
         with translated(self._place):
             return self._session.now()
 
-    def record_contact(self, identity: str, skew_us: int) -> None:
+    def record_contact(self, identity: str, skew_us: int, *, proven: bool = False) -> None:
         """See ports.Target."""
+        run, link = self._session.run, self._session.link
         with translated(self._place):
             known = self._session.read_link()[1]
-            parameters = (identity, self._session.now(), skew_us, self._session.link_id)
-            if self._session.run(target_sql("record_contact"), *parameters).rowcount != 1:
-                raise BatchError(
-                    f"link {self._session.link}: the site's database is now {identity}, but this link was fed by {known}",
-                    hint=f"correct the URL if it names the wrong database; a restored or re-created one: {RESTORED}",
-                )
+            number = self._session.link_id
+            other = (
+                run(target_sql("same_source"), number, database_id(identity)).fetchone() if known != identity else None
+            )
+            if other is not None:
+                raise fed_twice(str(link), link.site, str(other[0]))
+            same = known if proven and lineage(known) == lineage(identity) else identity
+            if run(target_sql("record_contact"), identity, self._session.now(), skew_us, number, same).rowcount != 1:
+                raise fed_by_another(str(link), link.site, identity, known)
+
+    def read_identity(self) -> str:
+        """See ports.Target."""
+        with translated(self._place):
+            found = self._session.run(statement("sql/sqlite/install.sql", "identity")).fetchone()
+        return str(found[0]) if found else ""
+
+    def read_stamp(self) -> str:
+        """See ports.Target."""
+        with translated(self._place):
+            self._session.read_link()
+            return str(self._session.run(target_sql("read_stamp"), self._session.link_id).fetchone()[0])
 
     # --- one batch ------------------------------------------------------------------------------------------------
 
@@ -133,14 +164,19 @@ class SqliteTarget:
     def stage_batch(self, batch: Batch) -> None:
         """See ports.Target."""
         with translated(self._place):
-            self._stage.fill(batch)
+            held = held_relations(batch.relations, self._session.plans)
+            sifted = Sifted(batch, held) if held else None
+            self._stage.fill(sifted.batch if sifted else batch)
             self._session.lock()
+            set_aside = self._parked.add_held(sifted) if sifted else 0
+            self._backfills.hold(batch.chunk)
             if self._follow is not None:
                 self._follow.begin(batch)
+                self._held = set_aside
                 return
-            held = self._parked.hold()
-            self._held = len(held)
-            self._rows.answer_waiting(held)
+            waiting = self._parked.hold()
+            self._held = len(waiting) + set_aside
+            self._rows.answer_waiting(waiting)
 
     def spans(self) -> Sequence[Span]:
         """See ports.Target."""
@@ -195,7 +231,7 @@ class SqliteTarget:
             now = self._session.now()
             moved = run(
                 target_sql("record_batch"), batch.upto, now, stage.changes, apply.conflicts, parked,
-                stage.newest_changed_at, self._session.link_id, batch.after, self._session.holder,
+                stage.newest_changed_at, self._session.link_id, batch.after, self._session.holder, batch.stamp,
             )  # fmt: skip
             if moved.rowcount != 1:
                 raise StaleError(
@@ -204,6 +240,7 @@ class SqliteTarget:
             run(target_sql("record_clock"), stage.newest_changed_at)
             if self._follow is not None:
                 self._follow.record()
+            chunk = self._backfills.record(batch.chunk, apply.differing) if batch.chunk is not None else None
             if self._answers:
                 mark(self._session.connection, batch.upto, self._session.link)
         return Outcome(
@@ -214,11 +251,40 @@ class SqliteTarget:
             parked=parked,
             more=batch.more,
             newest_changed_at=stage.newest_changed_at,
+            chunk=chunk,
         )
+
+    # --- backfills ------------------------------------------------------------------------------------------------
 
     def next_chunk(self) -> ChunkRequest | None:
         """See ports.Target."""
-        return None
+        with translated(self._place):
+            return self._backfills.next_chunk()
+
+    def order_backfill(
+        self,
+        table: TableName,
+        *,
+        keys: Iterable[Key] | None = None,
+        prefer: Prefer = Prefer.POLICY,
+        chunk_rows: int = 10_000,
+        rate: int = 0,
+        estimate: int = 0,
+        reason: str = "",
+    ) -> Backfill:
+        """See ports.Target. Raises SetupError for a table the link does not bring."""
+        with translated(self._place):
+            return self._backfills.order(table, keys, prefer, chunk_rows, rate, estimate, reason)
+
+    def list_backfills(self, *, unfinished: bool = False) -> Sequence[Backfill]:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._backfills.listed(unfinished=unfinished)
+
+    def steer_backfill(self, backfill: int, state: BackfillState) -> bool:
+        """See ports.Target."""
+        with translated(self._place):
+            return self._backfills.steer(backfill, state)
 
     # --- parked changes -------------------------------------------------------------------------------------------
 

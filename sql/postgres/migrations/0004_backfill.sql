@@ -22,9 +22,12 @@ create table replicator.backfill (
     finished_at timestamptz
 );
 create index backfill_unfinished on replicator.backfill (link, id) where state in ('waiting', 'running', 'paused');
+-- One order for a whole table of a link at a time.
+create unique index backfill_whole on replicator.backfill (link, table_schema, table_name)
+    where state in ('waiting', 'running', 'paused') and not keyed;
 
--- The rows a keyed backfill brings, in the order of `place`. `key` is the source's spelling (PostgreSQL: a record literal;
--- SQLite: encoded as its source does).
+-- The rows a keyed backfill brings, in the order of `place` (what `behind` is then). `key`: its values in the source's
+-- spelling, as a JSON array.
 create table replicator.backfill_key (
     backfill bigint not null,
     place bigint not null,

@@ -13,12 +13,13 @@ import time
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
+from replicator.engines.postgres.positions import parsed_lsn, spelled_lsn
 from replicator.engines.postgres.wal import protocol
 from replicator.engines.postgres.wal.lanes import Lanes
 from replicator.engines.postgres.wal.outlet import Outlet
-from replicator.engines.postgres.wal.slot import end_slot, find_slot, read_slot
-from replicator.engines.postgres.wal.spelling import time_and_origin
-from replicator.engines.postgres.wal.stream import Stream, parsed_lsn, spelled_lsn
+from replicator.engines.postgres.wal.slot import check_published, end_slot, find_slot, read_slot
+from replicator.engines.postgres.wal.spelling import time_origin_place
+from replicator.engines.postgres.wal.stream import Stream
 from replicator.engines.postgres.wal.tables import existing_row
 from replicator.errors import BatchError, RetryableError
 
@@ -28,6 +29,7 @@ _GROUP_ROWS = 16_384
 _IDLE_BYTES = 1 << 20
 """Log without a change of ours after which the place on record moves on, so that the server can remove it."""
 
+_NOTED_BYTES = 4_096
 _TICK_ROWS = 8_192
 _PAUSE, _ASK_SECONDS = 0.05, 5.0
 
@@ -52,13 +54,18 @@ class Filler:
         self._outlet: Outlet | None = None
         self._lanes = Lanes(topology)
         self._expected = expected
+        self._publication = ""
         self._over: bool | None = None
         self._stopped = False
         self._recorded = self._reached = self._seen = self._since_tick = 0
         self._inside = self._done = self._own = self._switched = self._marked = False
         self._origin: bytes | None = None
-        self._committed_at = 0
+        self._committed_at = self._changed_at = self._commit_lsn = 0
+        self.delivered = 0
+        """What was committed before this place in the log is at the target already."""
         self._middle = b""
+        self.brought = 0
+        """Changes brought into the outbox so far."""
 
     # --- filling ---
 
@@ -142,6 +149,17 @@ class Filler:
             if stream.wait(min(deadline - now, _ASK_SECONDS), wake):
                 return False
 
+    def check(self) -> None:
+        """Raises SetupError when the publication has lost something since the slot was opened, and lets the slot go."""
+        if self._stream is None:
+            return
+        try:
+            with translated(self._place):
+                check_published(self._looking(), self._place, self._topology, self._publication)
+        except BaseException:
+            self.close()
+            raise
+
     # --- one message ---
 
     def _take(self, data: bytes) -> bool:
@@ -178,20 +196,22 @@ class Filler:
 
     def _begin(self, begin: protocol.Begin) -> None:
         self._inside = True
-        self._done = begin.commit_lsn < self._recorded
+        self._done = begin.commit_lsn < max(self._recorded, self.delivered)
+        self._commit_lsn = begin.commit_lsn
         self._own = False
         self._origin = None
         self._committed_at = begin.committed_at
         self._stamp()
 
     def _stamp(self) -> None:
-        self._middle = time_and_origin(max(self._committed_at, self._seen + 1), self._origin)
+        self._changed_at = max(self._committed_at, self._seen + 1)
+        self._middle = time_origin_place(self._changed_at, self._origin, self._commit_lsn)
 
     def _change(self, kind: int, data: bytes) -> None:
         oid = protocol.read_oid(data)
         if oid == self._lanes.clock:
             if kind == protocol.UPDATE and (seen := (protocol.read_update(data).new or ())[1]):
-                self._seen = max(self._seen, int(seen))
+                self._seen = int(seen)
                 self._stamp()
             return
         lane = None if self._own else self._lanes.get(oid)
@@ -231,11 +251,13 @@ class Filler:
         outlet, self._outlet = self._outlet, None
         states = self._lanes.take_states()
         if outlet is None:
-            if not states and not self._marked and self._reached - self._recorded < _IDLE_BYTES:
+            if not states and not self._marked and self._reached - self._recorded < self._idle_bytes(stream):
                 return 0
             writer.execute(_sql("begin_filling"))
         elif outlet.finish():
             self._tick(writer, outlet.count)
+        if stream.notes is not None:
+            writer.execute(_sql("forget_notes"), (stream.notes.take(),))
         self._stopped = self._stopped or "stopped" in states.values()
         for relation, state in states.items():
             writer.execute(_sql("set_state"), (relation, state))
@@ -249,7 +271,13 @@ class Filler:
             self._switched = False
             self._lanes.renew(self._looking())
         stream.confirm(self._recorded)
+        self.brought += outlet.count if outlet else 0
         return outlet.count if outlet else 0
+
+    @staticmethod
+    def _idle_bytes(stream: Stream) -> int:
+        """Who hands over from the log waits for the place on record; no word of his comes where there are no messages."""
+        return _IDLE_BYTES if stream.notes is None else _NOTED_BYTES
 
     def _tick(self, writer: PostgresConnection, count: int) -> None:
         self._since_tick += count
@@ -299,6 +327,7 @@ class Filler:
             self._seen = slot.seen
             self._inside = self._switched = self._marked = False
             self._lanes.load(self._writer)
+            self._publication = slot.publication
             self._stream = Stream(self._url, slot.name, slot.publication, slot.lsn)
         return self._stream, self._writer
 

@@ -17,7 +17,8 @@ from replicator.model import PlannedStatement, TableName
 class Facts:
     """What there is of a topology's capture from the log.
 
-    ``strays``: a slot of our name that is not on record; ``tables``: whether our tables for it are there.
+    ``strays``: a slot of our name that is not on record; ``tables``: whether our tables for it are there; ``sound``: whether
+    the publication has all changes of what is captured.
     """
 
     name: str
@@ -27,11 +28,12 @@ class Facts:
     published: frozenset[TableName] = frozenset()
     relations: dict[int, tuple[Definition, str]] = field(default_factory=dict)
     tables: bool = False
+    sound: bool = False
 
     @property
     def usable(self) -> bool:
-        """Whether the slot continues what the outbox has."""
-        return self.slot is not None and not self.slot.obstacle
+        """Whether the slot continues what the outbox has. Where the publication was away, the slot cannot be read on."""
+        return self.slot is not None and not self.slot.obstacle and self.sound
 
 
 def read_facts(connection: PostgresConnection, topology: str) -> Facts:
@@ -55,7 +57,9 @@ def read_facts(connection: PostgresConnection, topology: str) -> Facts:
     published = frozenset(
         TableName(str(schema), str(table)) for schema, table in rows(connection, "wal", "published", name)
     )
-    return Facts(name, slot, bool(exists) and slot is None, bool(publication), published, relations, bool(tables))
+    sound = bool(publication) and bool(tables) and not rows(connection, "wal", "unpublished", topology, name)
+    strays = bool(exists) and slot is None
+    return Facts(name, slot, strays, bool(publication), published, relations, bool(tables), sound)
 
 
 def read_identities(connection: PostgresConnection, oids: Sequence[int]) -> list[Identity]:

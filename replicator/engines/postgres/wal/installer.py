@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from replicator.engines.postgres import planned as common
 from replicator.engines.postgres.capture import Capture, trigger_names
+from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import translated
 from replicator.engines.postgres.inspect import Installed
 from replicator.engines.postgres.installer import PostgresInstaller
@@ -13,7 +14,8 @@ from replicator.engines.postgres.wal import planned
 from replicator.engines.postgres.wal.checks import check_log, check_slots, check_tables
 from replicator.engines.postgres.wal.installed import Facts, read_facts, read_identities
 from replicator.errors import SetupError
-from replicator.model import Direction, Finding, PlannedStatement, TablePlan
+from replicator.model import Finding, PlannedStatement, TablePlan
+from replicator.sqlfiles import statement
 
 
 class PostgresWalInstaller(PostgresInstaller):
@@ -43,19 +45,25 @@ class PostgresWalInstaller(PostgresInstaller):
             identities = read_identities(self._connection, oids)
         for identity in identities:
             yield planned.set_full(identity)
-        missing = [capture for capture in captures if capture.name not in facts.published]
-        if missing or not facts.publication:
-            yield planned.publish(facts.name, missing, exists=facts.publication)
-        if not facts.usable:
-            if facts.strays or (facts.slot and facts.slot.exists):
-                yield planned.drop_slot(facts.slot.name if facts.slot else facts.name)
-            if facts.slot is not None:
-                if facts.slot.publication != facts.name:
-                    yield planned.drop_publication(facts.slot.publication)
-                yield planned.forget_slot(topology)
-            yield planned.create_slot(topology, facts.name)
+        if facts.usable:
+            missing = [capture for capture in captures if capture.name not in facts.published]
+            if missing:
+                yield planned.publish(facts.name, missing, exists=True)
+        else:
+            gap = any(_was_captured(capture, installed, facts) for capture in captures)
+            yield from _slot_steps(topology, facts, captures, gap=gap)
         for capture, oid in zip(captures, oids, strict=True):
             yield from _table_steps(capture, oid, facts, installed)
+
+    def has_gap(self, topology: str) -> bool:
+        """Whether changes are missing between a lost slot and the present one, and nothing is on record to bring them."""
+        with translated(self._place):
+            return bool(rows(self._connection, "wal", "has_gap", topology)[0][0])
+
+    def close_gap(self, topology: str) -> None:
+        """Backfills that bring what is missing are on record: the log may be read on."""
+        with translated(self._place):
+            self._connection.execute(statement("sql/postgres/wal.sql", "close_gap").encode(), (topology,))
 
     def _refuse(self, plans: Sequence[TablePlan]) -> None:
         """What cannot be captured from the log: another cause each time, and the way round it."""
@@ -67,13 +75,35 @@ class PostgresWalInstaller(PostgresInstaller):
             raise SetupError(
                 f"{self._place}: {first.subject}: {first.message}", hint=first.fix or "run: replicator check"
             )
-        for plan in plans:
-            if plan.direction is Direction.BOTH:
-                raise SetupError(
-                    f"{self._place}: table {plan.source.name} goes both ways, which takes capture by triggers: what the "
-                    "centre sends must not overwrite a change that is still in the log only",
-                    hint="use capture: triggers for this site",
-                )
+
+
+def _slot_steps(topology: str, facts: Facts, captures: Sequence[Capture], *, gap: bool) -> Iterator[PlannedStatement]:
+    """Publication and slot, both new: a slot cannot be read on from where its publication was away or lacked something."""
+    if facts.publication:
+        yield planned.drop_publication(facts.name)
+    yield planned.publish(facts.name, captures, exists=False)
+    if facts.strays or (facts.slot and facts.slot.exists):
+        yield planned.drop_slot(facts.slot.name if facts.slot else facts.name)
+    if facts.slot is not None:
+        if facts.slot.publication != facts.name:
+            yield planned.drop_publication(facts.slot.publication)
+        yield planned.forget_slot(topology)
+    yield planned.create_slot(topology, facts.name, gap=gap)
+
+
+def _was_captured(capture: Capture, installed: Installed, facts: Facts) -> bool:
+    """Whether a table's changes went through a slot that is lost; while triggers capture it, none are missing."""
+    record = installed.record(capture)
+    return (
+        facts.slot is not None
+        and bool(record and record.loaded and not record.retired)
+        and not _triggers(capture, installed)
+    )
+
+
+def _triggers(capture: Capture, installed: Installed) -> list[str]:
+    ours = set(trigger_names(capture.topology).values())
+    return [trigger.name for trigger in installed.own_triggers(capture) if trigger.name in ours]
 
 
 def _table_steps(capture: Capture, oid: int, facts: Facts, installed: Installed) -> Iterator[PlannedStatement]:
@@ -83,12 +113,11 @@ def _table_steps(capture: Capture, oid: int, facts: Facts, installed: Installed)
     wanted = planned.definition(capture, oid)
     known, state = facts.relations.get(capture.relation, (None, ""))
     running = facts.usable and known == wanted and state in ("waiting", "active")
-    ours = set(trigger_names(capture.topology).values())
-    triggers = [t.name for t in installed.own_triggers(capture) if t.name in ours]
+    triggers = _triggers(capture, installed)
     if not running or triggers:
         yield planned.start(capture, wanted, triggers)
     if capture.function in installed.functions:
         yield common.drop_function(capture.function)
     loaded = record is not None and record.loaded and not record.retired
-    if not (loaded and (triggers or facts.usable)):
+    if not (loaded and (triggers or facts.usable or facts.slot is not None)):
         yield planned.read_existing(capture)

@@ -87,9 +87,11 @@ def drop_publication(name: str) -> PlannedStatement:
     return PlannedStatement("stop publishing", _render("drop_publication", publication=name), f"publication {name}")
 
 
-def create_slot(topology: str, name: str) -> PlannedStatement:
-    """Makes the slot and puts it on record."""
-    fragments = {"topology": literal(topology), "publication": literal(name), "slot": literal(name)}
+def create_slot(topology: str, name: str, *, gap: bool) -> PlannedStatement:
+    """Makes the slot and puts it on record; ``gap``: with changes missing before it."""
+    fragments = {
+        "topology": literal(topology), "publication": literal(name), "slot": literal(name), "gap": "true" if gap else "false",
+    }  # fmt: skip
     return PlannedStatement(
         "keep the log until it is read", _render("create_slot", fragments), f"replication slot {name}"
     )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from replicator.engines.postgres.capture import checksum, readable
 from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection
-from replicator.engines.postgres.wal.stream import parsed_lsn
+from replicator.engines.postgres.positions import parsed_lsn
 from replicator.errors import SetupError
 from replicator.sqlfiles import statement
 
 WAY_BACK = (
-    "run: replicator install (it makes the slot anew and reads all rows again), then replicator audit: "
+    "run: replicator install (it makes the slot anew and orders that all rows are brought again), then replicator resync: "
     "it finds what was deleted meanwhile"
 )
 
@@ -30,6 +30,7 @@ class Slot:
     confirmed: int
     status: str
     ours: bool
+    gap: bool = False
 
     @property
     def obstacle(self) -> str:
@@ -50,10 +51,10 @@ def find_slot(connection: PostgresConnection, topology: str) -> Slot | None:
     found = rows(connection, "wal", "slot", topology)
     if not found:
         return None
-    name, publication, lsn, seen, exists, pid, confirmed, status, ours = found[0]
+    name, publication, lsn, seen, exists, pid, confirmed, status, ours, gap = found[0]
     return Slot(
         str(name), str(publication), parsed_lsn(str(lsn)), int(str(seen)), bool(exists), int(str(pid)),
-        parsed_lsn(str(confirmed)) if confirmed else 0, str(status), bool(ours),
+        parsed_lsn(str(confirmed)) if confirmed else 0, str(status), bool(ours), bool(gap),
     )  # fmt: skip
 
 
@@ -64,7 +65,24 @@ def read_slot(connection: PostgresConnection, place: str, topology: str) -> Slot
         raise SetupError(f"{place}: topology {topology} has no replication slot here", hint="run: replicator install")
     if slot.obstacle:
         raise SetupError(f"{place}: {slot.obstacle}; changes may be missing", hint=WAY_BACK)
+    if slot.gap:
+        raise SetupError(
+            f"{place}: the replication slot {slot.name} is new, and changes from before it are missing",
+            hint="run: replicator install (while the centre answers: it orders that all rows are brought again)",
+        )
+    check_published(connection, place, topology, slot.publication)
     return slot
+
+
+def check_published(connection: PostgresConnection, place: str, topology: str, publication: str) -> None:
+    """Raises SetupError when the publication is gone or does not publish all changes of all captured tables."""
+    found = [str(row[0]) for row in rows(connection, "wal", "unpublished", topology, publication)]
+    if found:
+        tables = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
+        raise SetupError(
+            f"{place}: publication {publication} does not have all changes of {tables}; changes may be missing",
+            hint=WAY_BACK,
+        )
 
 
 def end_slot(connection: PostgresConnection, topology: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from replicator.engines.postgres.wal.protocol import UNCHANGED
 
@@ -20,9 +21,11 @@ COPY_TRAILER = b"\xff\xff"
 _SPECIAL = b' \t\n\v\f\r"\\(),'
 _NULL, _TEXT = ord("n"), ord("t")
 _UINT = struct.Struct(">I").unpack_from
+_MIDDLE = 27
 _NULL_FIELD = b"\xff\xff\xff\xff"
 _TEXT_OID = 25
 _size = struct.Struct(">i").pack
+_HEAD = struct.Struct(">6xi4xc4xq").unpack_from
 
 
 def read_fields(data: bytes, at: int, plain: Sequence[bool]) -> tuple[list[bytes], int]:
@@ -88,6 +91,53 @@ def row_head(fields: int, relation: int, op: str) -> bytes:
     return struct.pack(">hiii", fields, 4, relation, 1) + op.encode()
 
 
-def time_and_origin(changed_at: int, origin: bytes | None) -> bytes:
-    """The next two fields of a row."""
-    return struct.pack(">iq", 8, changed_at) + text_field(origin)
+def time_origin_place(changed_at: int, origin: bytes | None, lsn: int) -> bytes:
+    """The next three fields of a row; ``lsn``: where its transaction's commit stands in the log."""
+    return struct.pack(">iq", 8, changed_at) + text_field(origin) + struct.pack(">iQ", 8, lsn)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxChange:
+    """What stands in a row that was spelled for the outbox."""
+
+    relation: int
+    op: bytes
+    changed_at: int
+    before: bytes | None
+    after: bytes | None
+
+
+def read_row(row: bytes) -> OutboxChange:
+    """The other way round: what a binary COPY row for the outbox holds."""
+    relation, op, changed_at = _HEAD(row)
+    at = _field_end(row, _MIDDLE)
+    at = _field_end(row, at)
+    before, at = _text_at(row, at)
+    return OutboxChange(relation, op, changed_at, before, _text_at(row, at)[0])
+
+
+def copy_line(order: int, change: OutboxChange) -> bytes:
+    """A change as a line of text COPY for a target's stage: see ports.OutboxBlock."""
+    images = copy_text(change.before), copy_text(change.after)
+    return b"%d\t%d\t%b\t%d\t%b\t%b\n" % (order, change.relation, change.op, change.changed_at, *images)
+
+
+def copy_text(value: bytes | None) -> bytes:
+    r"""A value as a field of text COPY: ``\N`` is NULL, and what parts fields and lines is escaped."""
+    if value is None:
+        return b"\\N"
+    if len(value.translate(None, b"\\\n\r\t")) == len(value):
+        return value
+    for plain, escaped in ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r"), (b"\t", b"\\t")):
+        value = value.replace(plain, escaped)
+    return value
+
+
+def _field_end(row: bytes, at: int) -> int:
+    size = int.from_bytes(row[at : at + 4], "big", signed=True)
+    return at + 4 + max(size, 0)
+
+
+def _text_at(row: bytes, at: int) -> tuple[bytes | None, int]:
+    end = _field_end(row, at)
+    return (None if row[at] == 0xFF else row[at + 4 : end]), end

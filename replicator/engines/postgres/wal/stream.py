@@ -12,6 +12,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from replicator.engines.postgres.capture import SETTINGS
 from replicator.engines.postgres.connection import PostgresConnection, describe, translated
+from replicator.engines.postgres.positions import spelled_lsn
+from replicator.engines.postgres.wal.notes import OLDEST_WITH_MESSAGES, Notes
 from replicator.errors import RetryableError
 from replicator.sqlfiles import literal, quote
 
@@ -36,6 +38,8 @@ class Stream:
         with translated(self._place):
             self._connection = _open(url)
             self._wire = self._connection.pgconn
+            tells = self._connection.info.server_version >= OLDEST_WITH_MESSAGES
+            self.notes = None if tells else Notes()
             try:
                 self._start(slot, publication, start)
             except BaseException:
@@ -44,9 +48,10 @@ class Stream:
 
     def _start(self, slot: str, publication: str, start: int) -> None:
         names = literal(quote(publication))
+        messages = ", messages 'true'" if self.notes is None else ""
         command = (
             f"START_REPLICATION SLOT {quote(slot)} LOGICAL {spelled_lsn(start)} "
-            f"(proto_version '1', publication_names {names}, messages 'true')"
+            f"(proto_version '1', publication_names {names}{messages})"
         )
         result = self._wire.exec_(command.encode())
         if result.status != psycopg.pq.ExecStatus.COPY_BOTH:
@@ -65,7 +70,7 @@ class Stream:
             if size < 0:
                 raise self._ended()
             if data[0] == _WAL_DATA:
-                return bytes(data[25:])
+                return bytes(data[25:]) if self.notes is None else self.notes.translated(bytes(data[25:]))
             if data[0] == _KEEPALIVE:
                 self._kept_alive(bytes(data))
 
@@ -147,14 +152,3 @@ def _open(url: str) -> PostgresConnection:
         "application_name": "replicator capture", "options": f"{given.get('options', '')} {options}".strip(),
     }  # fmt: skip
     return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
-
-
-def spelled_lsn(lsn: int) -> str:
-    """A place in the log as PostgreSQL writes it."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
-
-
-def parsed_lsn(text: str) -> int:
-    """A place in the log as a number."""
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)

@@ -14,7 +14,7 @@ from replicator.engines.postgres.wal.protocol import UNCHANGED, TableMessage, Va
 from replicator.errors import SetupError
 from replicator.model import Op, TableName
 
-_OUTBOX_FIELDS, _STAGE_FIELDS = 6, 8
+_OUTBOX_FIELDS, _STAGE_FIELDS = 7, 9
 _OLD = ord("O")
 _EXISTING = "e"
 """In the stage: an insert whose filter has been asked."""
@@ -66,8 +66,23 @@ class Lane:
         self._heads = {op: spelling.row_head(fields, number, op) for op in "iudk"}
         self._truncated = spelling.row_head(fields, captured.relation, Op.TRUNCATE)
 
+    @property
+    def simple(self) -> bool:
+        """Whether rows are captured as the log shows them: neither by name nor filtered."""
+        return not self._raw
+
+    @property
+    def places(self) -> Sequence[int]:
+        """Where the log's rows have the columns of an image."""
+        return self._places
+
+    @property
+    def in_order(self) -> bool:
+        """Whether an image has the columns the log shows, in their order."""
+        return self._in_order
+
     def insert(self, middle: bytes, data: bytes) -> bytes:
-        """The row of an Insert message; ``middle`` is the transaction's time and origin."""
+        """The row of an Insert message; ``middle`` is the transaction's time, origin and place."""
         if self._raw:
             return self._row("i", middle, None, protocol.read_values(data, 6)[0])
         image = self._literal(spelling.read_fields(data, 6, self._plain)[0])
