@@ -107,7 +107,7 @@ def in_turns(wishes: Sequence[Wish], unfinished: Iterable[Backfill]) -> list[lis
 
 def require_side(table: TableName, prefer: Prefer) -> None:
     """Raises SetupError unless what is preferred of a table that goes both ways is the same on both of its links."""
-    if prefer is not Prefer.POLICY:
+    if not prefer.asks:
         raise SetupError(
             f"{table} goes both ways: its source is the site on one link and the centre on the other",
             hint=f"with --prefer {prefer} say --direction to_centre or --direction from_centre",
@@ -140,6 +140,17 @@ def order(
     if done:
         source.wake_others()
     return done
+
+
+def give_up(target: Target, tables: Iterable[TableName], keep: Callable[[Backfill], bool]) -> None:
+    """Cancel unfinished orders for whole tables, so that they are ordered anew: the rows one has passed would not come again.
+
+    For whoever orders a table because changes of it were missed. ``keep``: which orders stay all the same.
+    """
+    wanted = set(tables)
+    for each in target.list_backfills(unfinished=True):
+        if each.table in wanted and not each.keyed and not keep(each):
+            target.steer_backfill(each.id, BackfillState.CANCELLED)
 
 
 def is_served(target: Target) -> bool:

@@ -30,7 +30,6 @@ _FEW = 10_000
 """An outbox with fewer rows is not what fills the disk."""
 _SILENT_SECONDS = 600.0
 _DAY = 86_400.0
-_MAKE_ROOM = "bring back the links that are away, or make room"
 
 
 class Room(StrEnum):
@@ -93,12 +92,14 @@ def _rate(facts: OutboxFacts, oldest: float | None) -> float | None:
 
 def _left(facts: OutboxFacts, cap: Cap) -> int | None:
     """Bytes the outbox may still grow by."""
-    limits = []
-    if cap.max_size:
-        limits.append(cap.max_size - facts.bytes)
-    if facts.free is not None:
-        limits.append(facts.free - cap.keep_free)
+    limits = [left for left in _lefts(facts, cap) if left is not None]
     return min(limits) if limits else None
+
+
+def _lefts(facts: OutboxFacts, cap: Cap) -> tuple[int | None, int | None]:
+    """What ``max_size`` leaves, and what the disk does; ``None`` without a limit."""
+    disk = None if facts.free is None else facts.free - cap.keep_free
+    return cap.max_size - _held(facts) if cap.max_size else None, disk
 
 
 def _standing(place: str, facts: OutboxFacts, cap: Cap, left: int | None, days: float | None) -> tuple[Room, str, str]:
@@ -107,22 +108,40 @@ def _standing(place: str, facts: OutboxFacts, cap: Cap, left: int | None, days: 
         problem = f"capture is stopped since {moment(facts.stopped_at)}: {facts.stop_reason}"
         return Room.STOPPED, problem, f"changes since then are not captured; make room, then {again}"
     if facts.stopped_at:
-        problem = f"capture was stopped from {moment(facts.stopped_at)} to {moment(facts.resumed_at)}"
+        problem = f"to be resynced since {moment(facts.stopped_at)}: {facts.stop_reason}"
+        if facts.stopped_at != facts.resumed_at:
+            problem += f"; capture was stopped until {moment(facts.resumed_at)}"
         return (
             Room.GAP,
             problem,
             f"what was written meanwhile is to be looked at; run: replicator resync --site {place}",
         )
     if left is not None and left < 0:
-        return Room.FULL, f"the outbox is full: {_full(facts, cap)}", _MAKE_ROOM
+        return Room.FULL, f"the outbox is full: {_full(facts, cap)}", _make_room(facts, cap)
     if days is not None and days < _SOON_DAYS:
-        return Room.SOON, f"its room lasts {days:.1f} days at the present rate", _MAKE_ROOM
+        return Room.SOON, f"its room lasts {days:.1f} days at the present rate", _make_room(facts, cap)
     return Room.ENOUGH, "", ""
 
 
+def _held(facts: OutboxFacts) -> int:
+    """Bytes that max_size limits: what is delivered is as good as gone."""
+    return facts.bytes if facts.waiting is None else facts.waiting
+
+
+def _is_too_large(facts: OutboxFacts, cap: Cap) -> bool:
+    return bool(cap.max_size) and _held(facts) > cap.max_size
+
+
+def _make_room(facts: OutboxFacts, cap: Cap) -> str:
+    own, disk = _lefts(facts, cap)
+    room = "raise max_size" if disk is None or (own is not None and own < disk) else "make room on its disk"
+    away = facts.waiting and facts.clock - max(facts.heard_at, facts.oldest_changed_at) > _SILENT_SECONDS * 1e6
+    return f"bring back the links that are away, or {room}" if away else f"run: replicator sync, or {room}"
+
+
 def _full(facts: OutboxFacts, cap: Cap) -> str:
-    if cap.max_size and facts.bytes > cap.max_size:
-        return f"it takes {size(facts.bytes)}, more than max_size {size(cap.max_size)}"
+    if _is_too_large(facts, cap):
+        return f"it takes {size(_held(facts))}, more than max_size {size(cap.max_size)}"
     return f"{size(facts.free or 0)} are free on its disk, less than keep_free {size(cap.keep_free)}"
 
 
@@ -177,8 +196,10 @@ class Guard:
         self._top = -1
         self._told = ""
 
-    def look(self) -> str:
+    def look(self, tidy: Callable[[], None] = lambda: None) -> str:
         """Measure, at most twice a minute and less often while nothing is captured; what there is to say, empty for nothing.
+
+        ``tidy``: writes acknowledgements put off and prunes; called before a full outbox is judged.
 
         Raises what the database raises; the next look is then as far away.
         """
@@ -187,10 +208,10 @@ class Guard:
                 return self._told
             self._next = time.monotonic() + _LOOK_SECONDS
             with closing(self._open()) as outbox:
-                self._told = self._keep(outbox)
+                self._told = self._keep(outbox, tidy)
             return self._told
 
-    def _keep(self, outbox: Outbox) -> str:
+    def _keep(self, outbox: Outbox, tidy: Callable[[], None]) -> str:
         facts = outbox.measure()
         if facts is None:
             return ""
@@ -199,10 +220,13 @@ class Guard:
         self._top = facts.top
         outbox.sample()
         standing = judge(self._place, facts, self._cap)
+        if standing.room is Room.FULL:
+            tidy()
+            facts = outbox.measure(count=True) or facts
+            standing = judge(self._place, facts, self._cap)
         if standing.room is not Room.FULL or self._cap.when_full is WhenFull.WARN:
             return f"{standing.problem}; {standing.hint}" if standing.problem else ""
-        counted = outbox.measure(count=True)
-        if counted is None or (counted.rows or 0) < _FEW:
+        if (facts.rows or 0) < _FEW and not _is_too_large(facts, self._cap):
             return f"{standing.problem}; it holds few changes, something else fills the disk"
         if self._central:
             link = outbox.expire_slowest(_SILENT_SECONDS)
@@ -210,7 +234,7 @@ class Guard:
                 f"link {link} is waited for no more and must rejoin" if link else "no link has been away for long"
             )
         try:
-            outbox.stop_capture(_full(facts, self._cap))
+            instead = outbox.stop_capture(_full(facts, self._cap))
         except SetupError as error:
             return f"{standing.problem}; capture cannot be stopped: {error.message}"
-        return f"{standing.problem}; capture is stopped, the site must be resynced"
+        return f"{standing.problem}; {instead or 'capture is stopped, the site must be resynced'}"

@@ -38,9 +38,9 @@ class Report:
         return sum(not each.ok and each.warning for found in self.findings.values() for each in found)
 
     def in_order(self, places: Sequence[str]) -> dict[str, list[Finding]]:
-        """The findings, ``places`` first and in their order."""
+        """The findings, ``places`` first and in their order; of a place the problems first, what follows from them behind."""
         wanted = (*(place for place in places if place in self.findings), *self.findings)
-        return {place: self.findings[place] for place in wanted}
+        return {place: sorted(self.findings[place], key=lambda each: not is_problem(each)) for place in wanted}
 
     def add(self, place: str, findings: Sequence[Finding]) -> None:
         """Put findings under a place."""

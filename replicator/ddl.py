@@ -66,12 +66,12 @@ def _read(node: object, where: str) -> Iterator[Alteration]:
             return
     if isinstance(node, pglast.ast.AlterTableStmt) and node.relation is not None:
         for command in node.cmds or ():
-            yield _command(_table(node.relation), command, where)
+            yield _command(_table(node.relation), command, where, node)
         return
     raise _refused(node, where)
 
 
-def _command(table: TableName, command: object, where: str) -> Alteration:
+def _command(table: TableName, command: object, where: str, node: object) -> Alteration:
     kinds = pglast.enums.AlterTableType
     kind, name = command.subtype, str(command.name or "")  # type: ignore[attr-defined]
     definition = command.def_  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ def _command(table: TableName, command: object, where: str) -> Alteration:
     plain = {kinds.AT_DropColumn: Act.DROP, kinds.AT_SetNotNull: Act.NOT_NULL, kinds.AT_DropNotNull: Act.NULL}
     if kind in plain:
         return Alteration(plain[kind], table, name)
-    raise _refused(command, where)
+    raise _refused(node, where)
 
 
 def _column(definition: object, where: str) -> ColumnShape:
@@ -113,11 +113,18 @@ def _refused(node: object, where: str) -> SetupError:
         text = str(RawStream()(node))
     except NotImplementedError:
         text = type(node).__name__
-    return SetupError(
-        f"{where}: {text}: is not carried to other databases",
-        hint="add, drop, rename or retype columns (defaults must be constants); anything else is to be run at each place, "
-        "and for new or renamed tables the YAML and: replicator install",
-    )
+    hint = "add, drop, rename or retype columns (defaults must be constants); anything else is to be run at each place"
+    if isinstance(node, pglast.ast.CreateStmt):
+        hint = (
+            "the YAML says which tables there are: create it where its rows come from, name it there, "
+            "and run: replicator install"
+        )
+    elif isinstance(node, pglast.ast.RenameStmt) and node.renameType == pglast.enums.ObjectType.OBJECT_TABLE:
+        hint = (
+            "the YAML says what tables are called: rename it at each place, put the new name there, "
+            "and run: replicator install"
+        )
+    return SetupError(f"{where}: {text}: is not carried to other databases", hint=hint)
 
 
 def translated(

@@ -54,6 +54,9 @@ def decide_backfill(conflict: Conflict) -> Decision | None:
     if conflict.loading and conflict.kind is ConflictKind.UPDATE_MISSING and conflict.after is not None:
         why = "the table is being loaded and the row was not brought yet: the change brings it"
         return Decision(conflict, Verdict.APPLY, BACKFILL, why, on_record=False)
+    if conflict.loaded is Prefer.OWN and conflict.current_origin == conflict.site != "" and not conflict.untouched:
+        why = "the centre has what this site sent last, and the site has another row now: the site's stands"
+        return Decision(conflict, Verdict.APPLY, RESYNC, why)
     if conflict.loaded is Prefer.SOURCE:
         return Decision(conflict, Verdict.APPLY, RESYNC, f"{found(conflict)}; the backfill: the source's rows stand")
     if conflict.loaded is Prefer.TARGET:

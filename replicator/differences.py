@@ -39,11 +39,15 @@ def _alike(one: ColumnShape, other: ColumnShape) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A statement that would make the two sides alike, and where it is to be run; ``loses``: it throws values away."""
+    """A statement that would make the two sides alike, and where it is to be run.
+
+    ``loses``: it throws values away. ``renames``: right where the column was renamed, which nobody can tell from the tables.
+    """
 
     place: str
     sql: str
     loses: bool = False
+    renames: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +75,51 @@ def compare(site: str, plan: TablePlan, *, known: bool = True) -> Iterator[Diffe
         return
     if plan.hold:
         yield Difference(site, table, target, "table", "", plan.hold, True)
+    twins = _perhaps_renamed(plan)
     for column in plan.held:
         found = plan.source.column(column.name)
         drop = Fix(site, alters.drop_column(plan.source_engine, plan.source.name, column.name), loses=True)
         kind = "column" if "lacks" in column.reason else "type"
         fixes = (Fix(CENTRE, column.fix), drop) if kind == "column" else (Fix(CENTRE, column.fix),)
         message = f"{found.type or 'untyped'} here; the centre {'has no such column' if kind == 'column' else 'cannot take it'}"
+        if twins and kind == "column":
+            rename = alters.rename_column(plan.target_engine, plan.target_shape.name, twins[1], column.name)
+            fixes = (Fix(CENTRE, rename, renames=True), *fixes)
         yield Difference(site, table, target, kind, column.name, message, True, fixes)
     if not plan.hold:
-        yield from _target_only(site, plan)
+        yield from _target_only(site, plan, twins)
         for pair in plan.columns:
             yield from _pair(site, plan, pair)
 
 
-def _target_only(site: str, plan: TablePlan) -> Iterator[Difference]:
-    """Columns that only the centre has: they keep what they have there, and do not come to the site."""
+def _unfed(plan: TablePlan) -> list[ColumnShape]:
+    """The columns of the target that nothing comes to."""
     fed = {column.target for column in plan.columns} | {name for name, _ in plan.constants}
     fed |= {column.name for column in plan.held}
+    return [column for column in plan.target_shape.columns if column.name not in fed and not column.generated]
+
+
+def _perhaps_renamed(plan: TablePlan) -> tuple[str, str] | None:
+    """The site's and the centre's name of what may be one column, renamed: just one is missing on each side, of one type."""
+    here, there = [column.name for column in plan.held if "lacks" in column.reason], _unfed(plan)
+    if len(here) != 1 or len(there) != 1:
+        return None
+    wanted = types.centre_type(plan.source_engine, plan.source.column(here[0]).type, plan.target_engine)
+    return (here[0], there[0].name) if wanted.lower() == there[0].type.lower() else None
+
+
+def _target_only(site: str, plan: TablePlan, twins: tuple[str, str] | None) -> Iterator[Difference]:
+    """Columns that only the centre has: they keep what they have there, and do not come to the site."""
     engines = plan.target_engine, plan.source_engine
-    for column in plan.target_shape.columns:
-        if column.name in fed or column.generated:
-            continue
+    for column in _unfed(plan):
         here = ColumnShape(column.name, types.centre_type(engines[0], column.type, engines[1]))
-        fixes = (
+        fixes: tuple[Fix, ...] = (
             Fix(site, alters.add_column(engines[1], plan.source.name, here)),
             Fix(CENTRE, alters.drop_column(engines[0], plan.target_shape.name, column.name), loses=True),
         )
+        if twins:
+            rename = alters.rename_column(engines[1], plan.source.name, twins[0], column.name)
+            fixes = (Fix(site, rename, renames=True), *fixes)
         message = f"{column.type} at the centre, not here"
         yield Difference(site, str(plan.source.name), str(plan.target), "column", column.name, message, False, fixes)
 

@@ -7,11 +7,24 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from replicator.errors import SetupError
-from replicator.model import CentralTable, DatabasePlan, Engine, TablePlan
+from replicator.model import CentralTable, DatabasePlan, Engine, TableName, TablePlan
 from replicator.ports import Installable
+
+
+class Existing(StrEnum):
+    """What becomes of the rows that a site's table has when its capture begins."""
+
+    OUTBOX = "outbox"
+    """They go through the outbox, ahead of later changes."""
+    BACKFILL = "backfill"
+    """A backfill brings them chunk by chunk, straight from the table; where a table goes both ways, the outbox."""
+    NONE = "none"
+    """Nothing: the centre has them."""
+
 
 _STEPS = 40
 """A plan is run in at most about so many parts, for the sake of progress."""
@@ -58,21 +71,35 @@ def plan_sending(database: Installable, topology: str, roles: Roles) -> Database
     return None if roles.sends is None else database.plan_site(topology, roles.sends)
 
 
-def plan_database(database: Installable, topology: str, roles: Roles) -> DatabasePlan:
+def plan_database(
+    database: Installable, topology: str, roles: Roles, existing: Existing = Existing.OUTBOX
+) -> DatabasePlan:
     """All that is to be run in one database: what receiving needs, then capture. Read only."""
-    parts = [part(database, topology, roles) for part in (plan_receiving, plan_sending)]
-    first, *others = [plan for plan in parts if plan is not None]
+    receiving, sending = plan_receiving(database, topology, roles), plan_sending(database, topology, roles)
+    if sending is not None and (spared := spare(existing, sending, roles)):
+        sending = database.plan_site(topology, roles.sends or (), unqueued=spared)
+    first, *others = [plan for plan in (receiving, sending) if plan is not None]
     for other in others:
         first = _joined(first, other)
     return first
 
 
+def spare(existing: Existing, plan: DatabasePlan, roles: Roles) -> list[TableName]:
+    """The tables, parents first at the target, whose rows a plan would queue and that are not to be queued."""
+    if existing is Existing.OUTBOX:
+        return []
+    wanted = [each for each in roles.sends or () if each.source.name in plan.queued]
+    return [each.source.name for each in wanted if existing is Existing.NONE or not each.direction.falls]
+
+
 def install_database(
-    opened: Callable[[], Installable], topology: str, roles: Callable[[], Roles], advance: Callable[[int, str], None]
-) -> tuple[DatabasePlan, Roles]:
+    opened: Callable[[], Installable], topology: str, roles: Callable[[], Roles], advance: Callable[[int, str], None],
+    existing: Existing = Existing.OUTBOX, hold: Callable[[Sequence[TableName]], None] = lambda tables: None,
+) -> tuple[DatabasePlan, Roles]:  # fmt: skip
     """Run what is to be run in one database, and give back what that was. Safe to repeat.
 
-    ``roles`` is asked again after tables were created: only then can their changes be captured.
+    ``roles`` is asked again after tables were created: only then can their changes be captured. ``hold``: called with the
+    tables whose rows a backfill is to bring, before capture of them begins.
     """
     done: DatabasePlan | None = None
     known = roles()
@@ -83,6 +110,10 @@ def install_database(
             plan = part(database, topology, known)
             if plan is None:
                 continue
+            if part is plan_sending and (spared := spare(existing, plan, known)):
+                if existing is Existing.BACKFILL:
+                    hold(spared)
+                plan = database.plan_site(topology, known.sends or (), unqueued=spared)
             for count, purpose in run_plan(database, plan):
                 advance(count, purpose)
         done = plan if done is None else _joined(done, plan)
@@ -152,6 +183,10 @@ def _script(path: Path, place: str, plan: DatabasePlan, header: str) -> str:
         f"-- {by_hand}",
         "-- When a statement fails: mend the cause and write the file anew, it will hold what is still to be done.",
     ]
+    if plan.unqueued:
+        tables = " ".join(shlex.quote(str(table)) for table in plan.unqueued)
+        lines.append("-- The rows that are there are not queued. What brings them, once this has been run:")
+        lines.append(f"-- replicator backfill {tables} --site {shlex.quote(place)}")
     for number, step in enumerate(plan.statements, 1):
         sql = step.sql.strip()
         lines += ["", f"-- {number}. {step.purpose}", sql if sql.endswith(";") else f"{sql};"]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 _SPECIAL = re.compile(r'[ \t\n\v\f\r"\\(),]')  # no other blanks: keys are compared with what PostgreSQL writes
-_FIELD = re.compile(r'(?:"((?:[^"\\]++|""|\\.)*+)"|([^",()\\]*+)),', re.DOTALL)
+_FIELD = re.compile(r'("(?:[^"\\]++|""|\\.)*+"|[^",()\\]*+),', re.DOTALL)
 _QUOTED_ESCAPE = re.compile(r'""|\\(.)', re.DOTALL)
 _PIECE = re.compile(r'"((?:[^"\\]++|""|\\.)*+)"|\\(.)|([^",()\\]++)', re.DOTALL)
 
@@ -38,15 +38,10 @@ def parse_record(text: str) -> list[str | None]:
     if len(body) < 2 or body[0] != "(" or body[-1] != ")":
         raise ValueError("a record literal stands in parentheses")
     body = body[1:-1] + ","
-    values: list[str | None] = []
-    end = 0
-    for match in _FIELD.finditer(body):
-        if match.start() != end:
-            return _parse_mixed(body)
-        quoted, plain = match.groups()
-        values.append(_unescape(quoted) if quoted is not None else plain or None)
-        end = match.end()
-    return values if end == len(body) else _parse_mixed(body)
+    fields: list[str] = _FIELD.findall(body)
+    if sum(map(len, fields)) + len(fields) != len(body):  # something lies between them
+        return _parse_mixed(body)
+    return [_unescape(field[1:-1]) if field[:1] == '"' else field or None for field in fields]
 
 
 def _encode(value: str) -> str:

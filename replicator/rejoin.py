@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from replicator.errors import LeaseError, SetupError
 from replicator.model import BackfillState, Direction, LinkName, ParkedChange, Prefer, TablePlan
-from replicator.ports import Begun, Epochs, Target
+from replicator.ports import Begun, Epochs, Reached, Target
 
 REASON = "rejoin"
 """Why the backfills are ordered."""
@@ -43,8 +43,11 @@ class Rejoining:
     """One site and how its databases are opened.
 
     ``link``: its link to the centre; ``rises``, ``falls``: which links its rules use. ``tables``: what it sends, parents first.
-    ``newest``: the time of the newest change the centre has of it (microseconds since 1970, 0: none). ``at_site`` and
+    ``newest``: the time of the newest change the centre has of it (microseconds since 1970, 0: none). ``reached``: how far the
+    centre has read the site, ``None`` where it knows nothing of it. ``at_site`` and
     ``at_centre`` open the two databases, ``target`` the target of a link, ``drain`` moves a link until nothing is left.
+    ``prepare`` makes capture at the site work before anything is forgotten, ``covered`` says that backfills are on record which
+    bring what it may have missed.
     """
 
     link: LinkName
@@ -52,10 +55,13 @@ class Rejoining:
     falls: bool
     tables: Sequence[TablePlan]
     newest: int
+    reached: Callable[[], Reached | None]
     at_site: Callable[[], Epochs]
     at_centre: Callable[[], Epochs]
     target: Callable[[LinkName], Target]
     drain: Callable[[LinkName], object]
+    prepare: Callable[[], None]
+    covered: Callable[[], None]
     say: Callable[[str], None]
 
 
@@ -68,9 +74,11 @@ def rejoin(site: Rejoining, prefer: PreferPlace, *, copy: bool) -> None:
     with closing(site.target(site.link)) as rising:
         if site.rises:
             _take_lease(rising)
+            site.prepare()
         begun = _begin(site, copy=copy)
         if site.rises:
             _order(site, rising, prefer)
+            site.covered()
         with closing(site.at_centre()) as centre:
             centre.begin_at_centre(site.link, begun, rises=site.rises, falls=site.falls)
     if site.rises:
@@ -94,13 +102,14 @@ def list_parked(site: Rejoining) -> list[ParkedChange]:
 
 def _begin(site: Rejoining, *, copy: bool) -> Begun:
     """The site's part, while nobody applies there."""
+    reached = site.reached() if site.rises else None
     if not site.falls:
         with closing(site.at_site()) as here:
-            return here.begin_at_site(site.link, site.newest, rises=site.rises, falls=False, copy=copy)
+            return here.begin_at_site(site.link, site.newest, reached, rises=site.rises, falls=False, copy=copy)
     with closing(site.target(site.link.reverse)) as falling:
         _take_lease(falling)
         with closing(site.at_site()) as here:
-            return here.begin_at_site(site.link, site.newest, rises=site.rises, falls=True, copy=copy)
+            return here.begin_at_site(site.link, site.newest, reached, rises=site.rises, falls=True, copy=copy)
 
 
 def _order(site: Rejoining, target: Target, prefer: PreferPlace) -> None:

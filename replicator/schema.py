@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -29,6 +29,11 @@ def diff(site: str, plans: Iterable[TablePlan], centre: Catalogue) -> list[Diffe
     known = {_folded(name, centre.engine) for name in centre.tables}
     found = [each for plan in plans for each in compare(site, plan, known=_folded(plan.target, centre.engine) in known)]
     return sorted(found, key=lambda each: (each.table, not each.matters))
+
+
+def gone(site: str, tables: Iterable[tuple[TableName, str]]) -> list[Difference]:
+    """Captured tables that a site has no more under their names, with what became of them."""
+    return [Difference(site, str(name), str(name), "table", "", message, True) for name, message in tables]
 
 
 def plan_centre(changes: Sequence[Alteration], centre: Catalogue) -> list[Step]:
@@ -70,7 +75,7 @@ def carry(site: str, plans: Iterable[TablePlan], *, drop: bool) -> Iterator[Step
         if plan.hold:
             yield Step(site, f"table {plan.source.name}", refused=plan.hold)
         for found in compare(site, plan):
-            here = [fix for fix in found.fixes if fix.place == site and fix.loses is found.matters]
+            here = [fix for fix in found.fixes if fix.place == site and fix.loses is found.matters and not fix.renames]
             if found.kind == "column" and here and (drop or not found.matters):
                 act = "drop" if found.matters else "add"
                 yield Step(site, f"{act} column {found.column} of {found.table}", here[0].sql)
@@ -97,12 +102,22 @@ def run_steps(opened: Callable[[str], Installable], place: str, engine: Engine, 
     return len(statements)
 
 
-def named(plans: Sequence[TablePlan], tables: Sequence[str]) -> list[TablePlan]:
-    """The plans of the tables called so, at the site or at the centre; all when none is named. Raises SetupError."""
-    found = [plan for plan in plans if not tables or {str(plan.source.name), str(plan.target)} & set(tables)]
-    if tables and not found:
-        raise SetupError(f"no table of this topology is called {', '.join(tables)}", hint="see: replicator schema diff")
-    return found
+def named(plans: Mapping[str, Sequence[TablePlan]], tables: Sequence[str]) -> dict[str, Sequence[TablePlan]]:
+    """By site, the plans of the tables called so, there or at the centre; all when none is named.
+
+    Raises SetupError for a name that no site's table has.
+    """
+    if not tables or not plans:
+        return dict(plans)
+    called = {name for found in plans.values() for plan in found for name in (str(plan.source.name), str(plan.target))}
+    if strange := [name for name in tables if name not in called]:
+        raise SetupError(
+            f"no table of this topology is called {', '.join(strange)}", hint="see: replicator schema diff"
+        )
+    return {
+        site: [plan for plan in found if {str(plan.source.name), str(plan.target)} & set(tables)]
+        for site, found in plans.items()
+    }
 
 
 def _is(one: TableName, other: TableName) -> bool:

@@ -63,6 +63,11 @@ class LinkStatus:
     problem: str = ""
     hint: str = ""
 
+    @property
+    def must_rejoin(self) -> bool:
+        """Whether the link's history is cut: nothing moves, and nothing can be mended row by row, before the site rejoins."""
+        return rejoin_hint(self.link.site) in self.hint
+
     def healthy(self, max_lag: float) -> bool:
         """Whether the link works, is less than ``max_lag`` seconds behind, and has nothing parked."""
         moving = self.health in (Health.UP_TO_DATE, Health.BEHIND)
@@ -158,14 +163,17 @@ def _ask(known: LinkStatus, record: LinkRecord | None, source: Source) -> LinkSt
     if fed_by and lineage(fed_by) != lineage(identity):
         return _another(known)
     standing = source.read_standing()
+    expired = standing is not None and standing.expired
+    if not expired:  # first: what an older database tells otherwise says nothing
+        proven = source.prove_history(position, record.stamp if record else "", "")
+        if not proven and fed_by not in ("", identity):
+            return _another(known)
     found = _behind(known, source, position, standing)
-    if standing is not None and standing.expired:
+    if expired:
         return replace(
             found, health=Health.EXPIRED, problem="the link stayed away longer than the retention",
             hint=f"changes it has not got may be gone; {rejoin_hint(known.link.site)}",
         )  # fmt: skip
-    if not source.prove_history(position, record.stamp if record else "", "") and fed_by not in ("", identity):
-        return _another(found)
     with source.read_batch(position, 1):
         pass  # what stands in the way of the next batch is raised here
     if found.health is Health.UP_TO_DATE and found.behind_changes:

@@ -100,7 +100,8 @@ class Worker:
         keep_open: keep a target at the centre connected while idle (false when links outnumber connections; a source at
             the centre is told so itself).
         contact_seconds: how often an idle link proves that both sides answer.
-        guard: looks after the outbox the link reads, whether or not the target answers; what there is to say of it.
+        guard: looks after the outbox the link reads, whether or not the target answers; what there is to say of it. Called only
+            by ``run``, with what writes acknowledgements put off and prunes.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Worker:
         slot: AbstractContextManager[object] | None = None,
         keep_open: bool = True,
         contact_seconds: float = 60.0,
-        guard: Callable[[], str] = lambda: "",
+        guard: Callable[[Callable[[], None]], str] = lambda tidy: "",
     ) -> None:
         self._connect = connect
         self._ends: Ends | None = None
@@ -146,7 +147,6 @@ class Worker:
                     self._move(ends, patient=True)
                     self._heal(ends)
                     ends.source.tidy()
-                self._tend()
                 break
             except StaleError:
                 if not tries_left:
@@ -274,7 +274,8 @@ class Worker:
 
     def _tend(self) -> None:
         """See that the outbox keeps within its limits; what there is to say of it is said once."""
-        told = self._guard()
+        ends = self._ends
+        told = self._guard(ends.source.tidy if ends is not None else lambda: None)
         if told != self.report.outbox:
             self._say(outbox=told)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Protocol
 
 from replicator.engines.postgres.audit import PostgresAudit
@@ -15,7 +15,9 @@ from replicator.engines.postgres.routed import PostgresRoutedSource
 from replicator.engines.postgres.target import PostgresTarget
 from replicator.engines.postgres.wal.bypass import PostgresBypassSource
 from replicator.engines.postgres.wal.installer import PostgresWalInstaller
+from replicator.engines.postgres.wal.outbox import PostgresWalOutbox
 from replicator.engines.postgres.wal.pump import Pumps
+from replicator.engines.postgres.wal.reach import Reach
 from replicator.engines.postgres.wal.source import PostgresWalSource
 from replicator.engines.sqlite.audit import SqliteAudit
 from replicator.engines.sqlite.epochs import SqliteEpochs
@@ -29,6 +31,8 @@ from replicator.engines.sqlite.watch import Watcher
 from replicator.model import Direction, Engine, LinkName, TablePlan
 from replicator.ports import Auditable, Epochs, InFlight, Installable, Orders, Outbox, Source, Target
 from replicator.settings import CENTRE, Database, Settings
+
+_FILL_SECONDS = 600.0
 
 
 class CapturedSource(Source, InFlight, Protocol):
@@ -97,6 +101,8 @@ class Engines:
         database = self.database(place)
         if database.engine is Engine.SQLITE:
             return SqliteOutbox(database.path, self._settings.topology)
+        if self._from_log(place):
+            return PostgresWalOutbox(database.dsn, self._settings.topology, self._pumps)
         return PostgresOutbox(database.dsn, self._settings.topology)
 
     def source(
@@ -125,6 +131,11 @@ class Engines:
     def log_of(self, site: str) -> PostgresWalInstaller | None:
         """A site's capture from its log, where it has one; close it."""
         return PostgresWalInstaller(self.database(site).dsn) if self._from_log(site) else None
+
+    def fill_outbox(self, site: str) -> None:
+        """Bring what a site's log has into its outbox, or see to it that another does."""
+        with closing(Reach(self.database(site).dsn, self._settings.topology, self._pumps)) as reach:
+            reach.catch_up(_FILL_SECONDS)
 
     @contextmanager
     def keep_filling(self, sites: Iterable[str]) -> Iterator[None]:

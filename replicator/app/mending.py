@@ -7,14 +7,16 @@ be done by a person is said, with the command.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from replicator.app.gone import GoneError, find_gone, is_ruled, news_of, plans_without
+from replicator.app.memory import Memory
 from replicator.differences import describe
 from replicator.errors import SetupError
 from replicator.model import Catalogue, CentralTable, DatabasePlan, Direction, LinkName, TableName, TablePlan, kept
-from replicator.resolve import matches
 from replicator.settings import CENTRE
 from replicator.topology import compile_site, compile_topology
 
@@ -27,10 +29,6 @@ _UPWARD = {"direction": Direction.TO_CENTRE, "where": "", "follows": None, "poli
 _FOREIGN = ("migration ", "schema ", "rows of link")
 
 
-class GoneError(SetupError):
-    """A captured table is not there any more."""
-
-
 class Mender:
     """Makes capture right for the links of one topology; may be called from any thread."""
 
@@ -39,22 +37,33 @@ class Mender:
         self._lock = threading.Lock()
 
     def look(
-        self, link: LinkName, plans: Sequence[TablePlan], now: Catalogue, before: Catalogue | None, *, again: bool
-    ) -> list[str]:
-        """Before a link begins: make capture right, and say what changed and what is held.
+        self, link: LinkName, plans: Sequence[TablePlan], now: Catalogue, memory: Memory, *, again: bool
+    ) -> tuple[list[str], Sequence[TablePlan]]:
+        """Before a link begins: make capture right, and say what changed and what is held; the plans it then has.
 
-        ``now``: the site's tables; ``before``: as they were, where they are not any more; ``again``: after an error. Raises
-        SetupError where the link has to wait: what cannot be taken can be parked at the centre, but not at a site.
+        ``now``: the site's tables; ``memory``: knows them as they were; ``again``: after an error. Raises SetupError where the
+        link has to wait: what cannot be taken can be parked at the centre, but not at a site.
         """
         for plan in plans:
             if plan.hold and not link.direction.rises:
                 message = f"{link} waits for table {plan.source.name}: {plan.hold}"
                 raise SetupError(message, hint="run: replicator schema diff")
-        news = list(site_news(link.site, before, now))
+        known = memory.recall(link.site)
+        was = known.tables if known is not None else {}
+        gone = find_gone(self._app, link.site, was)
+        kept_shapes = {each.name: was[each.name] for each in gone if each.name in was}
+        before = memory.keep(link.site, replace(now, tables={**now.tables, **kept_shapes}))
+        news = list(site_news(link.site, before, now, kept_shapes))
         news += self.mend_site(link.site, drifted=before is not None or again)
+        gone = find_gone(self._app, link.site, was) if gone else gone
+        if gone and not link.direction.rises:
+            raise GoneError(f"{link} waits: {gone[0].news}", hint="see: replicator schema diff")
+        if gone:
+            plans = plans_without(self._app, link, plans, gone)
+            news += news_of(gone, plans)
         if again and not link.direction.rises:
             news += self.mend_centre()
-        return [*news, *held_news(plans)]
+        return [*news, *held_news(plans)], plans
 
     def is_as_planned(self, site: str) -> bool:
         """Whether the tables of a site and of the centre are as they were read last."""
@@ -75,16 +84,20 @@ class Mender:
         return compile_site(upward, site, catalogue, centre, lenient=True).plans[site]
 
     def held(self, site: str) -> list[str]:
-        """What is held of a site's tables, one sentence each; nothing where they are not known or not right at all."""
+        """What is held of a site's tables, or gone, one sentence each; nothing where they are not known or not right at all."""
+        if not self._app.knows(site) or site in self._app.away:
+            return []
         try:
-            found = (
-                [self._app.link_plans(site, link.direction) for link in self._app.links(site)]
-                if self._app.knows(site)
-                else []
-            )
+            found = [self._app.link_plans(site, link.direction) for link in self._app.links(site)]
+            gone = news_of(find_gone(self._app, site, self._app.catalogue(site).tables), ())
         except SetupError:
             return []  # the link's own state says it
-        return list(dict.fromkeys(line for plans in found for line in held_news(plans)))
+        return list(dict.fromkeys([*gone, *(line for plans in found for line in held_news(plans))]))
+
+    def gone(self, site: str) -> list[tuple[TableName, str]]:
+        """A site's captured tables that it has no more under their names, with what became of each. Raises as reading."""
+        found = find_gone(self._app, site, self._app.catalogue(site).tables)
+        return [(each.name, each.news) for each in found]
 
     def mend(self, site: str) -> list[str]:
         """Look at a site's tables again and make their capture right; what was done or has to be done, one sentence each."""
@@ -106,12 +119,21 @@ class Mender:
             return []
         with self._lock, closing(self._app.installable(site)) as database:
             try:
-                captured = database.list_captured(self._app.settings.topology)
-                self._require_present(site, captured)
-                plans = [plan for plan in self._app.link_plans(site) if plan.source.name in captured]
-                if not plans or not (drifted or any(_differs(plan, captured[plan.source.name]) for plan in plans)):
+                captured = dict(database.list_captured(self._app.settings.topology))
+                missing = captured.keys() - self._app.catalogue(site).tables.keys()
+                renamed = database.list_renamed(self._app.settings.topology) if missing else {}
+                called = set(renamed.values())
+                engine = self._app.catalogue(site).engine
+                held = {name for old, name in renamed.items() if not is_ruled(self._app, old, engine)}
+                plans = [
+                    plan
+                    for plan in self._app.link_plans(site)
+                    if plan.source.name in captured or plan.source.name in (held if plan.hold else called)
+                ]
+                if not plans or not (drifted or any(_differs(p, captured.get(p.source.name, ())) for p in plans)):
                     return []
                 plan = database.plan_site(self._app.settings.topology, plans)
+                plan = replace(plan, statements=tuple(step for step in plan.statements if not step.gives_up))
                 if obstacle := self._obstacle(plan, plans):
                     return [f"{site}: {obstacle}"]
                 database.install(plan)
@@ -120,17 +142,6 @@ class Mender:
                     f"{site}: capture could not be made anew: {error.message}; run: replicator install --site {site}"
                 ]
         return [f"{site}: {step.purpose}" for step in plan.statements]
-
-    def _require_present(self, site: str, captured: Iterable[TableName]) -> None:
-        """A table that is gone may have left changes that wait: they would be passed over. Raises GoneError."""
-        catalogue = self._app.catalogue(site)
-        rules = self._app.settings.tables
-        for name in captured:
-            if name not in catalogue.tables and any(matches(rule.name, name, catalogue.engine) for rule in rules):
-                raise GoneError(
-                    f"{site}: table {name} is gone, dropped or renamed, and changes of it may wait to be brought",
-                    hint=f"rename it back; or give it up, with what waits of it: replicator install --site {site}",
-                )
 
     def mend_centre(self) -> list[str]:
         """The same for the centre's own changes."""
@@ -166,10 +177,12 @@ def _differs(plan: TablePlan, captured: Sequence[str]) -> bool:
     return {column.source for column in plan.columns} != set(captured)
 
 
-def site_news(site: str, before: Catalogue | None, now: Catalogue) -> Iterator[str]:
-    """What has changed in a site's tables since they were looked at last, one sentence each."""
+def site_news(site: str, before: Catalogue | None, now: Catalogue, gone: Container[TableName]) -> Iterator[str]:
+    """What has changed in a site's tables since they were looked at last, one sentence each; of those ``gone`` nothing."""
     for name, was in before.tables.items() if before is not None else ():
         shape = now.tables.get(name)
+        if shape is None and name in gone:
+            continue
         if shape is None:
             yield f"{site}: table {name} is gone"
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,22 @@ def capacities(app: App, places: Sequence[str]) -> list[Capacity]:
     return read_capacities(wanted, app.outbox, app.settings.defaults.outbox.cap)
 
 
-def forget_gaps(app: App, sites: Sequence[str]) -> None:
-    """All tables of these sites have been found equal: what was written while their capture was stopped is not missing."""
+def read_gaps(app: App, sites: Sequence[str]) -> dict[str, int]:
+    """Sites whose capture was stopped, and goes on since that time: for ``forget_gaps``, read before anything is compared."""
+    found = {}
     for site in sites:
         with closing(app.outbox(site)) as outbox:
-            outbox.forget_stop()
+            facts = outbox.measure()
+        if facts is not None and facts.resumed_at:
+            found[site] = facts.resumed_at
+    return found
+
+
+def forget_gaps(app: App, gaps: Mapping[str, int]) -> None:
+    """All tables of these sites have been found equal: what was written while their capture was stopped is not missing."""
+    for site, resumed_at in gaps.items():
+        with closing(app.outbox(site)) as outbox:
+            outbox.forget_stop(resumed_at)
 
 
 class Guards:
@@ -39,8 +50,8 @@ class Guards:
         self._app = app
         self._made: dict[str, Guard] = {}
 
-    def of(self, link: LinkName) -> Callable[[], str]:
-        """What looks after the outbox a link reads."""
+    def of(self, link: LinkName) -> Callable[..., str]:
+        """What looks after the outbox a link reads: see Guard.look."""
         place, app = _reads(link), self._app
         if place not in self._made:
             cap = app.settings.defaults.outbox.cap

@@ -1,7 +1,8 @@
 """Mends what an audit found different: the keys of those rows, kept on disk, become backfills of just these rows.
 
-Whose row stands: of a table that goes one way, its source's; of one that goes both ways, what its policy says, and a row only
-one side has comes to the other. A direction makes that link's source the one that stands.
+Whose row stands: of a table that goes one way, its source's; of one that goes both ways, the site's where the centre's was last
+written by this very site (it missed a change), else what its policy says, and a row only one side has comes to the other. A
+direction makes that link's source the one that stands.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from replicator.audit import Audited, Kind, Unequal
 from replicator.backfill import Spool, Wish, require_side
 from replicator.model import Direction, LinkName, Prefer, TablePlan
+from replicator.settings import CENTRE
 
 if TYPE_CHECKING:
     from replicator.app.topology import App
@@ -25,7 +27,8 @@ _NOT_AT_CENTRE = (Kind.MISSING, Kind.EXTRA_AT_SITE)
 class Mending:
     """What is to be done about one table. ``stays``: rows no backfill can mend, because of parked changes or a key twice.
 
-    ``brought``: rows of the source that come (again); ``removed``: rows that its source does not have, over either link.
+    ``brought``: rows of the source that come (again); ``removed``: rows that only the target has and that go there, ``kept``:
+    those that stay there because its rows are the ones that stand. ``target``: where that is.
     """
 
     site: str
@@ -33,7 +36,9 @@ class Mending:
     decision: str
     brought: int = 0
     removed: int = 0
+    kept: int = 0
     stays: int = 0
+    target: str = ""
 
     @property
     def table(self) -> str:
@@ -69,7 +74,7 @@ class Resync:
     def check(self, audited: Audited) -> None:
         """Raises SetupError where the preference could mean either side."""
         if self._both(audited):
-            require_side(audited.plan.source.name, self._prefer or Prefer.POLICY)
+            require_side(audited.plan.source.name, self._prefer or Prefer.OWN)
 
     def whole(self, site: str, audited: Audited) -> Iterator[Wish]:
         """Orders for every row of a table."""
@@ -101,10 +106,14 @@ class Resync:
         if place not in self._stretches:
             self._stretches[place] = _Stretch(link, plan, self._standing(audited), gone)
         self._stretches[place].keys.add(key)
-        if gone:
-            mending.removed += 1
-        else:
+        if not gone:
             mending.brought += 1
+            return
+        mending.target = CENTRE if rises else site
+        if self._standing(audited) is Prefer.TARGET:
+            mending.kept += 1
+        else:
+            mending.removed += 1
 
     def _both(self, audited: Audited) -> bool:
         return self._direction is None and audited.rising is not None and audited.falling is not None
@@ -115,17 +124,18 @@ class Resync:
         return audited.rising is not None and self._direction is not Direction.FROM_CENTRE
 
     def _standing(self, audited: Audited) -> Prefer:
-        return self._prefer or (Prefer.POLICY if self._both(audited) else Prefer.SOURCE)
+        return self._prefer or (Prefer.OWN if self._both(audited) else Prefer.SOURCE)
 
     def decision(self, audited: Audited) -> str:
         """Whose row stands, in words."""
         rises = self._rises(audited, Kind.DIFFERS)
         prefer = self._standing(audited)
-        if prefer is Prefer.POLICY:
+        if prefer.asks:
             plan = audited.rising or audited.falling
             assert plan is not None
+            own = "the site's row stands where the centre has what it sent last, else " if prefer is Prefer.OWN else ""
             also = "; a row only one side has comes to the other" if self._both(audited) else ""
-            return f"the table's policy decides ({plan.policy.name}){also}"
+            return f"{own}the table's policy decides ({plan.policy.name}){also}"
         return "the site's row stands" if rises is (prefer is Prefer.SOURCE) else "the centre's row stands"
 
     @property

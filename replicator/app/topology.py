@@ -15,6 +15,7 @@ from pathlib import Path
 from replicator.app.audits import audit_site, audited_tables
 from replicator.app.backfills import read_backfills
 from replicator.app.engines import CapturedSource, Engines
+from replicator.app.first_loads import hold_first_loads, release_first_loads
 from replicator.app.gaps import bring_missed
 from replicator.app.memory import Memory
 from replicator.app.mending import Mender
@@ -23,7 +24,7 @@ from replicator.audit import Audited, Limits, OnUnequal, TableReport
 from replicator.engines.postgres.wal.installer import PostgresWalInstaller
 from replicator.errors import ReplicatorError, SetupError
 from replicator.holding import hold_absent
-from replicator.install import Roles, install_database
+from replicator.install import Existing, Roles, install_database
 from replicator.model import (
     Backfill,
     Catalogue,
@@ -120,6 +121,10 @@ class App:
         """A site's capture from its log, where it has one; close it."""
         return self._engines.log_of(site)
 
+    def fill_outbox(self, site: str) -> None:
+        """Bring what a site's log has into its outbox. Raises RetryableError when that takes too long."""
+        self._engines.fill_outbox(site)
+
     def source(self, link: LinkName, plans: Sequence[TablePlan]) -> CapturedSource:
         """Where a link's changes come from, for one who only looks on; close it."""
         return self._engines.source(link, plans, looks=True)
@@ -142,10 +147,10 @@ class App:
         plans = self.link_plans(site, direction)
         with self._lock:
             catalogue = self._catalogues[site]
-        news = self.mender.look(link, plans, catalogue, self._memory.keep(site, catalogue), again=again)
+        news, looked = self.mender.look(link, plans, catalogue, self._memory, again=again)
+        plans = _parents_first(looked) if direction.rises else plans
         source = self._engines.source(link, plans, keep_open=keep_open)
-        same = (lambda: self.mender.is_as_planned(site)) if again else (lambda: True)
-        return Ends(source, self.target(link, plans), tuple(news), same)
+        return Ends(source, self.target(link, plans), tuple(news), lambda: self.mender.is_as_planned(site))
 
     # --- catalogues ---
 
@@ -323,7 +328,9 @@ class App:
         """All backfills on record of the sites' links, oldest first per link, and the places that did not answer."""
         return read_backfills(self, sites)
 
-    def install(self, place: str, advance: Callable[[int, str], None]) -> tuple[DatabasePlan, Roles]:
+    def install(
+        self, place: str, advance: Callable[[int, str], None], existing: Existing = Existing.OUTBOX
+    ) -> tuple[DatabasePlan, Roles]:
         """Put our tables and triggers into one database, and user tables it lacks; what was run, and for what."""
         asked: list[Roles] = []
 
@@ -333,7 +340,10 @@ class App:
             asked.append(self.roles(place))
             return asked[-1]
 
-        done = install_database(lambda: self.installable(place), self.settings.topology, roles, advance)
+        done = install_database(
+            lambda: self.installable(place), self.settings.topology, roles, advance, existing,
+            lambda tables: hold_first_loads(self, place, tables),
+        )  # fmt: skip
         if place == CENTRE:
             self._memory.forget()
             for site in self.sites:
@@ -341,6 +351,7 @@ class App:
                     self._memory.keep(site, self._catalogues[site])
         else:
             bring_missed(self, place)
+            release_first_loads(self, place)
         return done
 
     def _lacks_tables(self, place: str, roles: Roles) -> bool:

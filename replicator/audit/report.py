@@ -101,6 +101,21 @@ class TableReport:
         """Rows that differ for no known reason."""
         return self.differing + self.missing + self.extra
 
+    @property
+    def only_site(self) -> int:
+        """Rows the centre lacks."""
+        return self.extra if self.direction is Direction.FROM_CENTRE else self.missing
+
+    @property
+    def only_centre(self) -> int:
+        """Rows the site lacks."""
+        return self.missing if self.direction is Direction.FROM_CENTRE else self.extra
+
+    @property
+    def only_target(self) -> int:
+        """Rows a resync would remove: of a table that goes one way, those its source does not have."""
+        return 0 if self.direction is Direction.BOTH else self.extra
+
 
 @dataclass(slots=True)
 class AuditReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ Exit codes: 0 equal, 1 different, 2 not proven (rows in flight, a site away), 3 
               help="How long to wait per table for rows in flight.")  # fmt: skip
 def audit(config: str, sites: Sequence[str], as_json: bool, tables: Sequence[str], listed: int, wait: float) -> None:
     """Compare every row of every table of every site with the centre, by checksums made inside the databases."""
-    from replicator.audit import AuditReport, Limits, table_lines, to_json, to_lines
+    from replicator.audit import AuditReport, AuditVerdict, Limits, table_lines, to_json, to_lines
     from replicator.canonical import FORMS_VERSION
     from replicator.settings import CENTRE
 
@@ -57,15 +57,28 @@ def audit(config: str, sites: Sequence[str], as_json: bool, tables: Sequence[str
                 advance(1, f"{table.site}: {table.source}")
                 if not as_json:
                     _show(list(table_lines(table)), str(table.verdict))
+    held = [line for site in chosen if site not in failed for line in app.mender.held(site)]
     if as_json:
-        show_json(to_json(report))
+        show_json({**to_json(report), "held": held})
     else:
+        for line in held:
+            say(f"not compared: {line}", WARN)
         *_, verdict = to_lines(report)
         _show([verdict], str(report.verdict))
-        for hint in resync_hints(report, config_flag(config)):
+        cut = _cut(app, {table.site for table in report.tables if table.verdict is not AuditVerdict.EQUAL})
+        for site, way_back in cut.items():
+            say(f"the history of {site} is cut, a resync cannot mend it: {way_back}", WARN)
+        for hint in resync_hints(report, config_flag(config), cut):
             say(hint)
     dead = [site for site in chosen if site in failed]
     raise SystemExit(EXIT_ERROR if len(dead) == len(chosen) else report.exit_code)
+
+
+def _cut(app: App, sites: Collection[str]) -> dict[str, str]:
+    """Of these sites those whose links cannot go on, and the command that brings them back."""
+    from replicator.cli.status import read
+
+    return {each.link.site: each.hint for each in (read(app, sorted(sites)) if sites else ()) if each.must_rejoin}
 
 
 def _wanted(

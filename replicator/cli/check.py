@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,8 @@ def check(config: str, sites: Sequence[str], as_json: bool, problems: bool) -> N
         report.add(finding.place, [finding])
     for finding in check_hybrids(alive, app.installable):
         report.add(finding.place, [finding])
-    for finding in _lingering(app, [site for site in chosen if site in alive]) if CENTRE in alive else ():
+    answering = [site for site in chosen if site in alive] if CENTRE in alive else []
+    for finding in (*_twins(app, answering), *_lingering(app, answering)):
         report.add(finding.place, [finding])
     for finding in check_outboxes(capacities(app, alive)) if fits else ():
         report.add(finding.place, [finding])
@@ -99,11 +100,24 @@ def _concerns(app: App) -> list[Finding]:
         return [*found, finding_of(app.database(CENTRE).shown, "links", error)]
 
 
+def _twins(app: App, sites: Sequence[str]) -> Iterator[Finding]:
+    """Sites whose database is another site's, or a copy of it."""
+    from replicator.app.twins import find_twin
+
+    for site in sites:
+        try:
+            twin = find_twin(app, site)
+        except ReplicatorError:
+            continue  # the place that does not answer, or is of another schema, has its finding
+        if twin is not None:
+            yield Finding(site, "identity", False, twin.message, twin.hint)
+
+
 def _lingering(app: App, sites: Sequence[str]) -> list[Finding]:
     """Backfills nobody carries on."""
     from replicator.backfill import find_lingering
 
-    found, _ = app.backfills(sites)  # a place that does not answer has its finding
+    found, _ = app.backfills(sites) if sites else ([], [])  # a place that does not answer has its finding
     return list(find_lingering(found, int(time.time() * 1e6)))
 
 

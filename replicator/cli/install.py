@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from replicator.cli.check import config_flag
-from replicator.cli.options import common, open_app
+from replicator.cli.options import Command, common, open_app
 from replicator.cli.output import (
     BAD,
     DIM,
@@ -41,6 +41,7 @@ Examples:
   replicator plan                         what would be run, statement by statement
   replicator plan -v                      with the SQL text
   replicator plan --sql install_by_hand   one numbered .sql file per database, for psql and sqlite3
+  replicator plan --existing backfill     what install --existing backfill would run
 
 Equal plans have equal fingerprints. Exit codes: 0 planned, 3 a database could not be planned.
 """
@@ -48,6 +49,11 @@ _INSTALL_EPILOG = """\b
 Examples:
   replicator install -c topology.yaml
   replicator install --site factory_b -v
+  replicator install --existing backfill  rows that sites have already come chunk by chunk, not through the outbox
+
+--existing backfill is for large tables: their rows are not written a second time, into the outbox. Each gets an order, and the
+next sync, run or backfill brings them while everybody writes; tables that go both ways go through the outbox all the same.
+--existing none: the centre has the rows already (prove it with: replicator audit).
 
 Safe to repeat: what is in place is left alone, what is missing or drifted is put right.
 Exit codes: 0 all in place, 3 some database could not be done (the others are).
@@ -68,18 +74,30 @@ class _Done:
     place: str
     statements: int
     seconds: float
+    owed: str = ""
+    """What the database missed and has yet to be looked at."""
+    hint: str = ""
+
+
+def _existing_option(command: Command) -> Command:
+    """What becomes of rows that sites have when capture begins."""
+    return click.option(
+        "--existing", type=click.Choice(["outbox", "backfill", "none"]), default="outbox", show_default=True,
+        help="How rows get to the centre that a site's table has when its capture begins.",
+    )(command)  # fmt: skip
 
 
 @click.command(epilog=_PLAN_EPILOG, short_help="Show the exact SQL install would run.")
 @common
+@_existing_option
 @click.option("--sql", "folder", metavar="DIR", help="Write one numbered .sql file per database, to be run by hand.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the SQL text of every statement.")
-def plan(config: str, sites: Sequence[str], as_json: bool, folder: str | None, verbose: bool) -> None:
+def plan(config: str, sites: Sequence[str], as_json: bool, existing: str, folder: str | None, verbose: bool) -> None:
     """Show the exact SQL that install would run in every database. Changes nothing."""
     from replicator.install import write_files
 
     app = open_app(config)
-    plans, failed = _read_plans(app, sites)
+    plans, failed = _read_plans(app, sites, existing)
     files = write_files(Path(folder), list(plans.items()), _HEADER) if folder else []
     if as_json:
         errors = {place: {"error": error.message, "hint": error.hint} for place, error in failed.items()}
@@ -95,13 +113,14 @@ def plan(config: str, sites: Sequence[str], as_json: bool, folder: str | None, v
 
 @click.command(epilog=_INSTALL_EPILOG, short_help="Put our tables and triggers in.")
 @common
+@_existing_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before creating tables at the centre.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the SQL text of every statement.")
-def install(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbose: bool) -> None:
+def install(config: str, sites: Sequence[str], as_json: bool, existing: str, yes: bool, verbose: bool) -> None:
     """Put our tables and triggers in: the centre first, then the sites. Creates tables the centre lacks.
 
-    Rows that sites have already are queued for the centre, so that the next sync brings them; rows that the centre has
-    already go to the sites that get them.
+    Rows that sites have already are queued for the centre, so that the next sync brings them, or ordered, or left alone (see
+    --existing); rows that the centre has already go to the sites that get them.
     """
     from replicator.settings import CENTRE
 
@@ -118,7 +137,7 @@ def install(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbose
         if place in failed:
             continue
         try:
-            done.append(_install_place(app, place, verbose=verbose and not as_json, quiet=as_json))
+            done.append(_install_place(app, place, existing, verbose=verbose and not as_json, quiet=as_json))
         except ReplicatorError as error:
             if place == CENTRE:
                 raise
@@ -187,9 +206,11 @@ def uninstall(config: str, sites: Sequence[str], as_json: bool, yes: bool, verbo
 # --- plans ---
 
 
-def _read_plans(app: App, sites: Sequence[str]) -> tuple[dict[str, DatabasePlan], dict[str, ReplicatorError]]:
+def _read_plans(
+    app: App, sites: Sequence[str], existing: str
+) -> tuple[dict[str, DatabasePlan], dict[str, ReplicatorError]]:
     """A plan per database, centre first; those that could not be planned, with their error."""
-    from replicator.install import plan_database
+    from replicator.install import Existing, plan_database
     from replicator.settings import CENTRE
 
     failed = dict(app.read_catalogues())
@@ -199,7 +220,7 @@ def _read_plans(app: App, sites: Sequence[str]) -> tuple[dict[str, DatabasePlan]
 
     def read(place: str) -> DatabasePlan:
         with closing(app.installable(place)) as database:
-            return plan_database(database, app.settings.topology, app.roles(place))
+            return plan_database(database, app.settings.topology, app.roles(place), Existing(existing))
 
     chosen = app.chosen(sites)
     plans = _each((CENTRE, *chosen), read, failed)
@@ -229,16 +250,47 @@ def _each(
     return plans
 
 
-def _install_place(app: App, place: str, *, verbose: bool, quiet: bool) -> _Done:
+def _install_place(app: App, place: str, existing: str, *, verbose: bool, quiet: bool) -> _Done:
+    from replicator.app.twins import find_twin
+    from replicator.install import Existing
+    from replicator.settings import CENTRE
+
+    if place != CENTRE and (twin := find_twin(app, place)) is not None:
+        raise twin
     began = time.monotonic()
     with progress(place, 1, "statements", hidden=quiet) as advance:
-        planned, roles = app.install(place, advance)
+        planned, roles = app.install(place, advance, Existing(existing))
     took = time.monotonic() - began
     if verbose:
         _show_plan(place, planned, verbose=True)
     if not quiet:
         _show_done(place, planned, took, tables=roles.tables)
-    return _Done(place, len(planned.statements), round(took, 3))
+        if planned.unqueued and existing == Existing.BACKFILL:
+            names = ", ".join(map(str, planned.unqueued))
+            say(f"{place}: ordered, for the next sync or run to bring: the rows of {names}")
+    owed, hint = _show_owed(app, place, quiet=quiet)
+    return _Done(place, len(planned.statements), round(took, 3), owed, hint)
+
+
+def _show_owed(app: App, place: str, *, quiet: bool) -> tuple[str, str]:
+    """What install ordered because changes were missed, and what is still to be run; empty where nothing was missed."""
+    from replicator.app.gaps import list_ordered
+    from replicator.app.outboxes import capacities
+    from replicator.capacity import Room
+    from replicator.settings import CENTRE
+
+    if place == CENTRE:
+        return "", ""
+    owed = next((each for each in capacities(app, [place]) if each.room is Room.GAP), None)
+    if owed is None:
+        return "", ""
+    ordered = ", ".join(str(each.table) for each in list_ordered(app, place))
+    if not quiet:
+        if ordered:
+            say(f"{place}: ordered, for the next sync or run to bring: all rows of {ordered}", WARN)
+        say(f"{place}: {owed.problem}", WARN)
+        say(f"{place}: still to do: {owed.hint}", WARN)
+    return owed.problem, owed.hint
 
 
 # --- what is shown ---
@@ -256,6 +308,8 @@ def _show_plan(place: str, plan: DatabasePlan, verbose: bool) -> None:
         else:
             rows = [(f"  {n}.", step.purpose, step.object) for n, step in enumerate(plan.statements, 1)]
             show_table(("", "what", "object"), rows)
+    for table in plan.unqueued:
+        say(f"  rows not queued: {table}", DIM)
     for leftover in plan.leftovers:
         say(f"  left over (the YAML no longer names it; nothing is dropped): {leftover}", WARN)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from shlex import quote
@@ -261,14 +261,29 @@ def show_left(ended: Sequence[Backfill], flag: str) -> None:
         say(f"{count(len(cancelled), 'backfill')} cancelled: what was brought stays", WARN)
 
 
-def resync_hints(report: AuditReport, flag: str) -> Iterator[str]:
-    """The commands that mend what an audit found different, site by site."""
+def resync_hints(report: AuditReport, flag: str, but: Collection[str] = ()) -> Iterator[str]:
+    """The commands that mend what an audit found different, site by site; ``but``: sites it cannot be done at."""
     by_site: dict[str, list[str]] = {}
     for table in report.tables:
-        if table.wrong:
+        if table.wrong and table.site not in but:
             by_site.setdefault(table.site, []).append(table.source)
     for site, tables in by_site.items():
         yield f"mend these rows: replicator resync {' '.join(map(quote, tables))} --site {quote(site)}{flag}"
+
+
+def difference_lines(report: AuditReport) -> Iterator[str]:
+    """The tables that differ, and how."""
+    for table in report.tables:
+        if table.wrong:
+            parts = [
+                f"{count(number, 'row')} {what}"
+                for number, what in (
+                    (table.only_centre, "only the centre has"), (table.only_site, "only the site has"),
+                    (table.differing, "that differ" if table.differing != 1 else "that differs"),
+                )
+                if number
+            ]  # fmt: skip
+            yield f"{table.site} {table.source}: {', '.join(parts)}"
 
 
 class Interrupted:

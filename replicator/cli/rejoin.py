@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from replicator.cli.check import config_flag
+from replicator.cli.loading import difference_lines
 from replicator.cli.options import common, open_app
 from replicator.cli.output import (
     BAD,
@@ -25,6 +26,7 @@ from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.app import App
+    from replicator.audit import AuditReport
     from replicator.rejoin import PreferPlace
 
 _EPILOG = """\b
@@ -135,7 +137,7 @@ def _finish(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Move all links till they rest, and audit."""
-    from replicator.audit import AuditReport, Limits, to_json, to_lines
+    from replicator.audit import AuditReport, Limits, to_json
     from replicator.canonical import FORMS_VERSION
     from replicator.errors import LeaseError
     from replicator.service import drain_all
@@ -153,9 +155,29 @@ def _finish(
             "failed": {site: error.message for site, error in failed.items()},
         })  # fmt: skip
     else:
-        *_, verdict = to_lines(report)
-        say(verdict, GOOD if report.exit_code == 0 else BAD if report.exit_code == EXIT_DIFFERENT else WARN)
-        if report.exit_code:
-            say(f"see rows: replicator audit{config_flag(config)}; mend them: replicator resync{config_flag(config)}")
+        _show_audit(report, config)
         say(f"{count(len(sites), 'site')} back")
     raise SystemExit(EXIT_ERROR if failed else report.exit_code)
+
+
+def _show_audit(report: AuditReport, config: str) -> None:
+    """Which tables differ, and how; and what a resync would do to the rows that only its target has."""
+    from replicator.audit import to_lines
+
+    flag = config_flag(config)
+    style = GOOD if report.exit_code == 0 else BAD if report.exit_code == EXIT_DIFFERENT else WARN
+    differing = [table for table in report.tables if table.wrong]
+    if not differing:
+        *_, verdict = to_lines(report)
+        say(verdict, style)
+        if report.exit_code:
+            say(f"see why: replicator audit{flag}")
+        return
+    say(f"{report.verdict}: {len(differing)} of {count(len(report.tables), 'table')}", style)
+    for line in difference_lines(report):
+        say(f"  {line}")
+    say(f"see these rows: replicator audit{flag}")
+    for site in dict.fromkeys(table.site for table in differing):
+        lost = sum(table.only_target for table in differing if table.site == site)
+        warning = f"would DELETE the {count(lost, 'row')} only the target has" if lost else "mends them"
+        say(f"replicator resync --site {site}{flag} {warning}; look first, with --dry-run", WARN if lost else "")

@@ -85,6 +85,7 @@ def diff(config: str, sites: Sequence[str], as_json: bool) -> None:
         try:
             if site not in failed:
                 found += operation.diff(site, app.mender.plans(site), app.catalogue(CENTRE))
+                found += operation.gone(site, app.mender.gone(site))
         except ReplicatorError as error:
             failed[site] = error
     if as_json:
@@ -155,9 +156,10 @@ def _plan(
     known: dict[str, Sequence[TablePlan]] = {}
     for site in sites:
         try:
-            known[site] = operation.named(app.mender.plans(site), tables)
+            known[site] = app.mender.plans(site)
         except ReplicatorError as error:
             failed[site] = error
+    known = operation.named(known, tables)
     if not changes:
         return {site: list(operation.carry(site, plans, drop=drop)) for site, plans in known.items()}
     targets = {str(plan.target) for plans in known.values() for plan in plans}
@@ -207,7 +209,8 @@ def _show_differences(found: Sequence[Difference]) -> None:
         what = f"{each.column}: " if each.column else ""
         say(f"  {what}{each.message}{'   [held]' if each.matters else ''}", BAD if each.matters else WARN)
         for fix in each.fixes:
-            say(f"    at {fix.place}: {fix.sql};{'   (its values are gone then)' if fix.loses else ''}", DIM)
+            when = "   (if it was renamed)" if fix.renames else "   (its values are gone then)" if fix.loses else ""
+            say(f"    at {fix.place}: {fix.sql};{when}", DIM)
 
 
 def _show_steps(steps: Sequence[Step]) -> None:

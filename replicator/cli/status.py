@@ -53,7 +53,8 @@ Examples:
   replicator status --max-lag 30 --json
 
 Exit codes: 0 every link is healthy, 1 one is not (not up to date or behind, older than --max-lag, or with parked
-changes), or an outbox is full or no longer written, 3 the centre does not answer.
+changes), or an outbox is full or no longer written, or changes were missed and a site is to be resynced, 3 the centre does
+not answer.
 """
 
 
@@ -184,6 +185,8 @@ def _show(found: Sequence[LinkStatus], max_lag: float, flag: str, outboxes: Sequ
     bad = [each for each in found if not each.healthy(max_lag)]
     if bad:
         say(f"{count(len(bad), 'link')} of {len(found)} not healthy: {', '.join(str(each.link) for each in bad)}", BAD)
+    elif full := [each.place for each in outboxes if not each.healthy]:
+        say(f"{count(len(found), 'link')} healthy, but not the outbox of {', '.join(full)}", BAD)
     else:
         say(f"{count(len(found), 'link')} healthy", GOOD)
     if any(each.parked for each in found):

@@ -16,8 +16,15 @@ class Prefer(StrEnum):
 
     POLICY = "policy"
     """The table's policy decides, as for an insert that meets a row."""
+    OWN = "own"
+    """The site's row where the centre's was last written by this very site; else the table's policy."""
     SOURCE = "source"
     TARGET = "target"
+
+    @property
+    def asks(self) -> bool:
+        """Whether the table's policy decides, at least about some rows."""
+        return self in (Prefer.POLICY, Prefer.OWN)
 
 
 class BackfillState(StrEnum):

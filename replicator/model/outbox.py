@@ -29,7 +29,8 @@ class OutboxFacts:
 
     ``bytes``: on disk (SQLite: about). ``top``: the number of the newest change ever captured. ``sampled_at``, ``sampled``: an
     earlier time and the number then. ``free``: bytes free on its disk, ``None`` where unknown. ``rows``: ``None`` unless
-    counted. ``stopped_at``: since when capture is stopped, ``resumed_at``: when install made it anew.
+    counted. ``waiting``: bytes of what is not delivered yet, with ``rows``; ``heard_at``: when the slowest link that reads it
+    acknowledged last. ``stopped_at``: since when capture is stopped, ``resumed_at``: when install made it anew.
     """
 
     bytes: int
@@ -43,3 +44,5 @@ class OutboxFacts:
     stopped_at: int = 0
     resumed_at: int = 0
     stop_reason: str = ""
+    waiting: int | None = None
+    heard_at: int = 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from replicator.model.backfill import Chunk, Prefer
+from replicator.model.catalogue import TableName
 from replicator.model.plan import LinkName, PolicyPlan
 from replicator.model.words import ConflictKind, Engine, Op, ParkedState, Position, Verdict
 
@@ -33,8 +34,9 @@ class Conflict:
     ``key`` is the target's key as text. ``site`` made the change, at ``changed_at`` (hybrid time).
     ``current_origin`` wrote the current row last, or deleted it (a site's name, ``centre``, or empty: not known), at
     ``current_at`` (0: not known). ``clock_error_us``: how far the two clocks may be apart. ``answer``: what the table's SQL
-    rule said. ``untouched``: the site left the row as it had found it, so there is nothing of its own to bring. ``loaded``: the
-    change is a row of a backfill's chunk (see Prefer), ``loading``: a change of a table that is being backfilled.
+    rule said. ``untouched``: the site left the row as it had found it, or (a row that is loaded) had not seen what stands here,
+    so there is nothing of its own to bring. ``loaded``: the change is a row of a backfill's chunk (see Prefer), ``loading``:
+    a change of a table that is being backfilled.
     """
 
     ord: int
@@ -234,11 +236,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStatement:
-    """One statement ``install`` runs: why, its text, and the object it makes."""
+    """One statement ``install`` runs: why, its text, and the object it makes.
+
+    ``queues``: the table all of whose rows it puts into the outbox, or has the reader read as if they were there.
+    ``gives_up``: it ends the capture of a table that is gone, with what waits of it: only a person's install runs it.
+    """
 
     purpose: str
     sql: str
     object: str
+    queues: TableName | None = None
+    gives_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,3 +259,10 @@ class DatabasePlan:
     fingerprint: str
     leftovers: tuple[str, ...] = field(default=())
     """Objects of ours whose table the YAML no longer names: shown, never dropped (invariant 11)."""
+    unqueued: tuple[TableName, ...] = ()
+    """Tables that will be captured although nothing here brings the rows they have: somebody else sees to these."""
+
+    @property
+    def queued(self) -> tuple[TableName, ...]:
+        """Tables whose rows go into the outbox, in order."""
+        return tuple(step.queues for step in self.statements if step.queues is not None)

@@ -7,7 +7,7 @@ raises. All methods may raise RetryableError (database away) and SetupError (rig
 
 from replicator.ports.auditable import Auditable, AuditRow, AuditTable, Digest
 from replicator.ports.batch import Base, Batch, OutboxBlock, PlainRows, Readable, RowBlock, ValueBlock
-from replicator.ports.epochs import Begun, Epochs
+from replicator.ports.epochs import Begun, Epochs, Reached
 from replicator.ports.installable import Installable
 from replicator.ports.orders import Orders
 from replicator.ports.outbox import Outbox
@@ -29,6 +29,7 @@ __all__ = [
     "Outbox",
     "OutboxBlock",
     "PlainRows",
+    "Reached",
     "Readable",
     "RowBlock",
     "Source",

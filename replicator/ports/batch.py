@@ -39,8 +39,10 @@ class OutboxBlock:
     ``loaded``: these are rows of a backfill's chunk, not changes. Nobody knows what the site believed before (no base,
     whatever a ledger says): they are inserted where the target has no such row, passed over where it has the same, and else
     meet what is there as ``ConflictKind.INSERT_EXISTS``; one the ledger knows to have been deleted there is
-    ``ConflictKind.UPDATE_DELETED``, it does not come back by itself. What was decided about them is always answered to a site
-    that gets changes too: nothing it wrote keeps back what is on its way there. ``changed_at`` 0: nobody knows
+    ``ConflictKind.UPDATE_DELETED``, it does not come back by itself. Where the policy is to decide, a row here that somebody
+    else wrote and the site was not known to have when the rows were asked for (its link had not acknowledged it) stands, off
+    the record: the site had not seen it (``Conflict.untouched``). What was decided about them is always answered to a site that
+    gets changes too: nothing it wrote keeps back what is on its way there. ``changed_at`` 0: nobody knows
     when. One whose key the batch's changes touch is passed over: the changes know better. From a site: op is Op.INSERT, or
     Op.DELETE with the key's values only (a row that was asked for by key and is not there). ``plain``: the same rows in a form
     that is quicker where the target is PostgreSQL, too.

@@ -16,6 +16,14 @@ class Begun:
     position: Position | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far the centre has read a site. ``proven``: in the very history that the site has now (Source.prove_history)."""
+
+    position: Position
+    proven: bool
+
+
 class Epochs(Protocol):
     """Begins epochs, for ``replicator rejoin``. Every method is one short transaction and may be repeated.
 
@@ -23,11 +31,14 @@ class Epochs(Protocol):
     source has another identity than its target knows, and until ``let_fall`` the link from the centre is.
     """
 
-    def begin_at_site(self, link: LinkName, newest: int, *, rises: bool, falls: bool, copy: bool) -> Begun:
+    def begin_at_site(
+        self, link: LinkName, newest: int, reached: Reached | None, *, rises: bool, falls: bool, copy: bool
+    ) -> Begun:
         """At the site of ``link`` (to the centre): a new epoch; what the centre does not have yet is kept to be sent.
 
-        That are changes not acknowledged and later than ``newest``, the newest change the centre has of the site (microseconds
-        since 1970): the others were processed there before the restore, and the rows may have gone on since.
+        That are changes not acknowledged and behind what the centre has ``reached`` (``None``: nothing). Of a history that was
+        put back, changes later than ``newest``, the newest the centre has of the site (microseconds since 1970): the others
+        were processed there before the restore, and the rows may have gone on since.
         ``rises``: whether the site sends anything. Where rows come from the centre (``falls``), nothing of the site's is taken
         for processed beyond that, beliefs about the centre's rows are forgotten, and the link from the centre is stopped.
         ``copy``: the database gets a new name as well, and what it knows of other sites' links of the topology goes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from replicator.model import (
@@ -27,6 +27,17 @@ class Installable(Protocol):
         """Tables whose changes are captured here for a topology, with their columns, as install wrote it down. Read only."""
         ...
 
+    def list_renamed(self, topology: str) -> Mapping[TableName, TableName]:
+        """Captured tables that are called otherwise now, with the names they have. Read only."""
+        ...
+
+    def set_aside(self, topology: str, table: TableName) -> None:
+        """Keep what waits of a captured table that is gone, until it is back or given up, where its rows are needed for that.
+
+        Own short transaction; repeatable.
+        """
+        ...
+
     def read_rows(self, table: TableName) -> Sequence[Mapping[str, object]]:
         """All rows of a small table, column → value as the driver gives it. Read only."""
         ...
@@ -45,8 +56,13 @@ class Installable(Protocol):
         """At a centre: whether its own changes can be captured, and, once installed, are captured as planned. Read only."""
         ...
 
-    def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
-        """What is missing or drifted for capturing these tables: our tables, functions, triggers, relations. Read only."""
+    def plan_site(
+        self, topology: str, plans: Sequence[TablePlan], *, unqueued: Collection[TableName] = ()
+    ) -> DatabasePlan:
+        """What is missing or drifted for capturing these tables: our tables, functions, triggers, relations. Read only.
+
+        Rows that a table has when its capture begins go into the outbox, except those of ``unqueued`` tables.
+        """
         ...
 
     def plan_centre(
@@ -83,6 +99,10 @@ class Installable(Protocol):
 
         0 where nothing of ours is installed. Read only.
         """
+        ...
+
+    def read_identity(self) -> str:
+        """What install named the database, and its epoch; empty where nothing of ours is installed. Read only."""
         ...
 
     def remember_site(self, topology: str, site: str, catalogue: Catalogue) -> None:

@@ -18,10 +18,11 @@ class Outbox(Protocol):
         """Note the newest number, at most once an hour, so that the rate can be told later. Own short transaction."""
         ...
 
-    def stop_capture(self, reason: str) -> None:
+    def stop_capture(self, reason: str) -> str:
         """At a site: capture nothing any more, and put that on record. The application's statements go on as before.
 
-        Own short transaction that waits for no table; repeatable. Install captures again.
+        Own short transaction that waits for no table; repeatable. Install captures again. Where changes come from a log, it is
+        only not brought into the outbox for a while; gives back what that means, else "".
         """
         ...
 
@@ -29,8 +30,11 @@ class Outbox(Protocol):
         """At a centre: wait no more for the link that is furthest behind and was silent for so long; its name, "" if none."""
         ...
 
-    def forget_stop(self) -> None:
-        """What was written while capture was stopped has been looked at. Own short transaction; repeatable."""
+    def forget_stop(self, resumed_at: int) -> None:
+        """What was written until capture went on at that time has been looked at. Own short transaction; repeatable.
+
+        ``resumed_at``: as it was measured before the look. When capture was stopped again since, nothing is done.
+        """
         ...
 
     def close(self) -> None:

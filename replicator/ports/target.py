@@ -133,8 +133,11 @@ class Target(Protocol):
         rate: int = 0,
         estimate: int = 0,
         reason: str = "",
+        held: bool = False,
     ) -> Backfill:
         """Write an order down, for whoever replicates the link. Own short transaction; needs no lease.
+
+        ``held``: it is paused from the start.
 
         One that waits or runs for the whole table already is given back as it is, when ``keys`` is None.
         """

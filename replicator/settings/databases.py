@@ -117,6 +117,13 @@ class Site(Database):
     capture: Literal["triggers", "wal"] = "triggers"
     outbox: Literal["keep", "bypass"] = "keep"
 
+    @field_validator("outbox", mode="before")
+    @classmethod
+    def _sizes_elsewhere(cls, written: object) -> object:
+        if isinstance(written, Mapping):
+            raise ValueError("sizes belong under defaults.outbox, for all places; of a site: keep or bypass")
+        return written
+
     @model_validator(mode="after")
     def _log_only_on_postgres(self) -> Site:
         if self.capture == "wal" and self.engine is Engine.SQLITE:

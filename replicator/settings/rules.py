@@ -16,6 +16,7 @@ Kind = Annotated[ConflictKind, Field(strict=False)]
 Way = Annotated[Direction, Field(strict=False)]
 Truncate = Annotated[TruncatePolicy, Field(strict=False)]
 Full = Annotated[WhenFull, Field(strict=False)]
+_LEAST_MAX_SIZE = 1 << 20
 _SIZE = "not a size: write 2GB, 500MB or a number of bytes"
 
 
@@ -124,6 +125,13 @@ class OutboxRule(Model):
         if found is None:
             raise ValueError(_SIZE)
         return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+    @field_validator("max_size")
+    @classmethod
+    def _can_be_met(cls, found: int) -> int:
+        if 0 < found < _LEAST_MAX_SIZE:
+            raise ValueError("max_size is at least 1MB: an empty outbox may take up to 200 KB; 0 sets no limit")
+        return found
 
     @property
     def cap(self) -> Cap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
+from replicator.model import Engine, Key
 from replicator.settings import CENTRE
 from replicator.simulate.places import Place, RefusedError, assigned, marks, named, sql
 from replicator.simulate.schema import Column, Schema, Table, View
@@ -69,6 +70,12 @@ class Application:
             for *key, mark in self._places[place].rows(query):
                 found[name, (*own, *map(str, key))] = "" if mark is None else str(mark)
         return found
+
+    def source_key(self, table: Table, place: str, row: int) -> Key:
+        """The key of a row of the pool as a backfill's order names it."""
+        numbers, view = self._schema.numbers(table, row), table.views[place]
+        values = tuple(key_value(view.columns[name], numbers[name]) for name in table.key)
+        return values if view.engine is Engine.SQLITE else tuple(map(str, values))
 
     def key_text(self, table: Table, place: str, row: int) -> tuple[str, ...]:
         """The key of a row of the pool at a place, as text, without constants."""

@@ -198,6 +198,11 @@ class Checks:
         keys = self._key_names()
         return [Finding(text) for text in self._trace.vanished(final, on_record(images, stamps, keys))][:_SHOWN]
 
+    def undone(self) -> list[Finding]:
+        """See ``trace``."""
+        final = self._application.stamps(CENTRE, self._world.schema.tables)
+        return [Finding(text) for text in self._trace.undone(final)][:_SHOWN]
+
     def _key_names(self) -> dict[str, tuple[str, ...]]:
         """Each table's whole key at the centre."""
         return {

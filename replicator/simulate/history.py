@@ -6,10 +6,12 @@ from random import Random
 
 from replicator.settings import CENTRE
 from replicator.simulate.schema import Schema, Table
-from replicator.simulate.steps import Action, Backup, Cut, Heal, Jump, Move, Restart, Restore, Step, Write
+from replicator.simulate.steps import Action, Backfill, Backup, Cut, Heal, Jump, Move, Restart, Restore, Step, Write
 
 _GAPS = 60
 """About how many gaps between two calls a batch has; a crash beyond the last does not happen."""
+_BACKFILLS = 0.06
+"""How often a backfill is ordered instead of what the step would have been."""
 _HOT = 0.7
 """How often a history returns to its favourite table."""
 
@@ -25,6 +27,7 @@ class History:
 
     def __init__(self, schema: Schema, seed: int, restorable: frozenset[str] = frozenset()) -> None:
         self._random = Random(f"replicator history {seed}")
+        self._orders = Random(f"replicator backfills {seed}")  # of its own: the rest of a history does not move with it
         self._schema, self._restorable = schema, sorted(restorable)
         self._written = {
             place: [table for table in schema.tables.values() if place in table.writers]
@@ -42,6 +45,28 @@ class History:
         return [self._step(number) for number in range(1, count + 1)]
 
     def _step(self, number: int) -> Step:
+        usual = self._usual_step(number)
+        ordered = not isinstance(usual, Backup | Restore) and self._orders.random() < _BACKFILLS
+        return (self._backfill(number) if ordered else None) or usual
+
+    def _backfill(self, number: int) -> Backfill | None:
+        """Whose rows stand is only said of tables that both sides write: else a site's row would stay another one."""
+        pick = self._orders
+        site, rises = pick.choice(
+            [(site, True) for site in self._rises] + [(site, False) for site in self._falls] or [("", True)]
+        )
+        tables = [table for table in self._schema.tables.values() if site in (table.up if rises else table.down)]
+        if not tables:
+            return None
+        table = pick.choice(tables)
+        table = next((each for each in tables if each.name == self._favourite and pick.random() < _HOT), table)
+        both = site in table.up and site in table.down
+        prefer = pick.choices(("policy", "source", "target"), (6, 1, 1))[0] if both and rises else "policy"
+        keyed = table.traced and pick.random() < 0.4
+        rows = tuple(sorted(pick.sample(table.pool(site), 3))) if keyed else ()
+        return Backfill(number, site, rises, table.name, rows, prefer, pick.choice((1, 2, 5, 1000)))
+
+    def _usual_step(self, number: int) -> Step:
         pick = self._random
         chance = pick.random()
         if chance < self._moves:

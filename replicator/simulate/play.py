@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from replicator.app.rejoins import begin_centre, rejoining
 from replicator.errors import BatchError, ReplicatorError, RetryableError
-from replicator.model import Direction
+from replicator.model import Direction, Prefer
 from replicator.pipeline import heal, run_once
 from replicator.rejoin import PreferPlace, rejoin
 from replicator.settings import CENTRE
@@ -18,6 +18,7 @@ from replicator.simulate.faults import CrashError, Gaps, faulty_source, faulty_t
 from replicator.simulate.steps import (
     DAY,
     SECOND,
+    Backfill,
     Backup,
     Cut,
     Heal,
@@ -52,6 +53,7 @@ class Counts:
     crashes: int = 0
     conflicts: int = 0
     parked: int = 0
+    backfills: int = 0
     restores: int = 0
     noticed: int = 0
 
@@ -142,6 +144,8 @@ class Player:
                 self._hang_up((step.site, False))
             case Heal():
                 self._heal((step.site, step.rises))
+            case Backfill():
+                self._order(step)
             case Backup() | Restore():
                 self._replace(step)
 
@@ -246,6 +250,27 @@ class Player:
             self._notice(link, error)
             return 1
 
+    def _order(self, step: Backfill) -> None:
+        """Order a backfill at its link's target; what is away cannot be asked."""
+        link, table = (step.site, step.rises), self._world.schema.tables[step.table]
+        if self._is_away(link, step.number):
+            return
+        plan = (table.up if step.rises else table.down)[step.site]
+        place = step.site if step.rises else CENTRE
+        keys = [self._application.source_key(table, place, row) for row in step.rows] or None
+        try:
+            self._connected(link).target.order_backfill(
+                plan.source.name, keys=keys, prefer=Prefer(step.prefer), chunk_rows=step.chunk, reason="simulated"
+            )
+        except RetryableError as error:
+            self._hang_up(link)
+            self._try_again(link, error)
+        except BatchError as error:
+            self._notice(link, error)
+        else:
+            self.counts.backfills += 1
+            self._trace.preferred |= {step.table} if step.prefer == Prefer.SOURCE else set()
+
     def _replace(self, step: Backup | Restore) -> None:
         """Copy a place's database, or put the copy in its place: with the application and the replicator stopped."""
         place = self._world.places[step.site]
@@ -330,6 +355,8 @@ class Player:
             raise FailedError("replicas differ after what was parked is mended", findings)
         if findings := checks.vanished():
             raise FailedError("a write vanished", findings)
+        if findings := checks.undone():
+            raise FailedError("a write was undone", findings)
 
 
 def _told(error: Exception) -> Finding:

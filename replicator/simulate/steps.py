@@ -111,6 +111,27 @@ class Heal:
 
 
 @dataclass(frozen=True, slots=True)
+class Backfill:
+    """A backfill is ordered: later batches of the link bring its chunks.
+
+    ``rows``: by key, these numbers of rows; none: the whole table. ``prefer`` as in an order, ``chunk``: rows of a chunk.
+    """
+
+    number: int
+    site: str
+    rises: bool
+    table: str
+    rows: tuple[int, ...] = ()
+    prefer: str = "policy"
+    chunk: int = 2
+
+    def __str__(self) -> str:
+        rows = f"rows {', '.join(map(str, self.rows))}" if self.rows else "all rows"
+        prefer = "" if self.prefer == "policy" else f", prefer {self.prefer}"
+        return f"a backfill of link {_link(self.site, self.rises)} is ordered: {self.table}, {rows}{prefer}"
+
+
+@dataclass(frozen=True, slots=True)
 class Backup:
     """A place's database is copied."""
 
@@ -132,8 +153,8 @@ class Restore:
         return f"the database of {self.site} is replaced by its copy"
 
 
-Step = Write | Move | Cut | Jump | Restart | Heal | Backup | Restore
-_KINDS = {kind.__name__.lower(): kind for kind in (Write, Move, Cut, Jump, Restart, Heal, Backup, Restore)}
+Step = Write | Move | Cut | Jump | Restart | Heal | Backfill | Backup | Restore
+_KINDS = {kind.__name__.lower(): kind for kind in (Write, Move, Cut, Jump, Restart, Heal, Backfill, Backup, Restore)}
 
 
 def to_json(steps: Iterable[Step]) -> list[dict[str, object]]:
@@ -155,6 +176,10 @@ def _read(document: Mapping[str, object]) -> Step:
         actions = values["actions"]
         assert isinstance(actions, list | tuple)
         values["actions"] = tuple(Action(**action) for action in actions)
+    if kind is Backfill:
+        rows = values.get("rows", ())
+        assert isinstance(rows, list | tuple)
+        values["rows"] = tuple(rows)
     step: Step = kind(**values)  # type: ignore[arg-type]  # the dataclass's own fields, as written
     return step
 

@@ -15,6 +15,10 @@ else's insert got in where it was gone (a conflict on record has met it there), 
 conflict on record must have met a deleted row, or brought a delete, or a delete of the row was parked for a time, or a person
 decided about the row.
 
+A write is *undone* when the row ends as somebody had found it who then wrote it: what was older has come again, as by a
+backfill that brings a row which had not seen the write. No conflict on record excuses that; only a person, a parked change, a
+database that was replaced, or an order to prefer the site's rows does.
+
 Rows that were given a stamp used before (A-B-A) are not judged, nor are writes of a site whose file was replaced: what a
 restore takes away nobody can find.
 """
@@ -86,6 +90,8 @@ class Trace:
     """Stamps of changes that were parked, and of rows a person decided about."""
     settled: set[RowName] = field(default_factory=set)
     """Rows of which a delete was parked, or about which a person decided."""
+    preferred: set[str] = field(default_factory=set)
+    """Tables with an order by which a site's rows stand, whatever came later."""
     excused: dict[str, int] = field(default_factory=dict)
     """Place whose database was replaced → the step from which on its writes may be gone."""
 
@@ -124,6 +130,17 @@ class Trace:
             ):
                 yield f"{each}: vanished, and no conflict is on record"
 
+    def undone(self, final: Stamps) -> Iterator[str]:
+        """A sentence per row that ends as it was before a write that was made in sight of it."""
+        makers = {each.stamp: each for each in self.written if each.stamp is not None}
+        for each in self.written:
+            excused = each.row in self.unjudged | self.settled or each.row[0] in self.preferred or self.excused
+            last = _number(final.get(each.row))
+            if excused or not last or each.stamp in (None, last) or each.stamp in self.decided:
+                continue
+            if last in set(_chain(each.seen, makers)) and makers[last].row == each.row:
+                yield f"{each}: undone, the row is {last} again"
+
     def _anew(self, delete: Written) -> bool:
         """Whether a place that knew the row wrote it again after it was gone."""
         knew = {delete.place}
@@ -135,10 +152,12 @@ class Trace:
         return False
 
     def _taken(self, delete: Written, record: OnRecord, makers: Mapping[str, Written]) -> bool:
-        """Whether an insert that does not lead to the deleted version stood at the centre, and a conflict has met it."""
-        before = set(_chain(delete.seen, makers))
-        inserts = (each for each in self.written if each.row == delete.row and each.seen is None)
-        return any(each.stamp in record.stood and each.stamp not in before for each in inserts)
+        """Whether an insert that does not lead to the deleted version stood at the centre, and a conflict has met it there.
+
+        Or what had become of it by then.
+        """
+        stood = {stamp for met in record.stood for stamp in _chain(met, makers)} - set(_chain(delete.seen, makers))
+        return any(each.row == delete.row and each.seen is None and each.stamp in stood for each in self.written)
 
     @staticmethod
     def _back(delete: Written, final: Stamps, makers: Mapping[str, Written]) -> bool:

@@ -18,15 +18,19 @@ where l.topology = $1 and l.site = $2 and l.direction = $3;
 select id, table_schema, table_name, prefer, keyed, behind, chunk_rows
 from replicator.backfill where link = $1 and state in ('waiting', 'running') order by id;
 
+-- name: read_seen
+-- $1: the link to the site. How far the site is known to have applied what it gets from here.
+select position from replicator.acknowledged where link = $1;
+
 -- name: read_keys
 -- $1: backfill, $2: behind this place, $3: rows at most.
 select place, key from replicator.backfill_key where backfill = $1 and place > $2 order by place limit $3;
 
 -- name: order_backfill
--- $1: link, $2, $3: table, $4: prefer, $5: keyed, $6: rows of a chunk, $7: rate, $8: estimate, $9: reason. Nothing when the
--- whole table is ordered already.
-insert into replicator.backfill (link, table_schema, table_name, prefer, keyed, chunk_rows, rate, estimate, reason)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+-- $1: link, $2, $3: table, $4: prefer, $5: keyed, $6: rows of a chunk, $7: rate, $8: estimate, $9: reason, $10: state.
+-- Nothing when the whole table is ordered already.
+insert into replicator.backfill (link, table_schema, table_name, prefer, keyed, chunk_rows, rate, estimate, reason, state)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 on conflict (link, table_schema, table_name) where state in ('waiting', 'running', 'paused') and not keyed do nothing
 returning id;
 

@@ -15,21 +15,39 @@ copy (
     select 4611686018427387904 + row_number() over (), 'i', 0, u.* from (/*: part */select 1/*:*/) as u
 ) to stdout;
 
--- name: key_schemas
--- $1: schema, $2: table, $3: key. Where the operators that compare the key's values are, column by column, as its index does:
--- those of an extension's type are not where ours are looked for.
-with recursive kind (place, id) as (
-    select k.place, a.atttypid
+-- name: hold
+-- Waits for who alters the table; until the transaction ends nobody does.
+select /*: key */t."a"/*:*/ from /*: only *//*:*/ "__schema__"."__table__" as t limit 0;
+
+-- name: is_as_seen
+-- Whether every table that the transaction holds is the one its snapshot shows. One that was rewritten or emptied meanwhile, or
+-- made anew, has no rows for it.
+select not exists (
+    select from pg_locks l
+    left join pg_class c on c.oid = l.relation
+    where l.pid = pg_backend_pid() and l.locktype = 'relation'
+      and l.database = (select d.oid from pg_database d where d.datname = current_database())
+      and c.relfilenode is distinct from 0 and coalesce(c.relkind, 'r') in ('r', 'm')
+      and c.relnamespace is distinct from 'replicator'::regnamespace
+      and c.relfilenode is distinct from pg_relation_filenode(l.relation)
+);
+
+-- name: key_order
+-- $1: schema, $2: table, $3: key. Column by column: where the operators that compare the key's values are, as its index does
+-- (those of an extension's type are not where ours are looked for), what type they have, and what their order depends on.
+with recursive kind (place, id, type, spelled) as (
+    select k.place, a.atttypid, format_type(a.atttypid, a.atttypmod),
+        concat_ws(' ', quote_ident(k.name), a.atttypid::regtype, a.attcollation::regcollation)
     from unnest($3::text[]) with ordinality k (name, place)
     join pg_class c on c.relname = $2 join pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
     join pg_attribute a on a.attrelid = c.oid and a.attname = k.name
     union
-    select kind.place, t.typbasetype from kind join pg_type t on t.oid = kind.id where t.typtype = 'd'
+    select kind.place, t.typbasetype, kind.type, kind.spelled from kind join pg_type t on t.oid = kind.id where t.typtype = 'd'
 )
 select coalesce((
     select n.nspname from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
     where o.oprname = '<' and o.oprleft = kind.id and o.oprright = kind.id limit 1
-), 'pg_catalog')
+), 'pg_catalog'), kind.type, kind.spelled
 from kind join pg_type t on t.oid = kind.id where t.typtype <> 'd' order by kind.place;
 
 -- name: site_part

@@ -34,6 +34,19 @@ select $2::integer, c.ord, c.existed, c.present, c.changed_at, /*: key */ row(c.
                  or /*: counted */ false /*:*/
             else /*: t_present */ t.v0 is not null /*:*/ end;
 
+-- name: mark_in_flight
+-- Rows of a backfill that somebody else wrote here, or a correction of which was left, behind what the site is known to have
+-- applied before the chunk was read: it has not seen that. $1: relation of the change; $2: relation here; $3: what the link
+-- to the site had acknowledged (a pg_snapshot; NULL: nothing); $4: origin of the site's changes; $5: route to it alone.
+update pg_temp.replicator_found as f set untouched = true
+ where f.relation = $1
+   and exists (select from replicator.outbox as o
+                where abs(o.relation) = $2
+                  and ($3::text is null or o.xid >= pg_snapshot_xmin($3::pg_snapshot)
+                                           and not pg_visible_in_snapshot(o.xid, $3::pg_snapshot))
+                  and (o.key = f.key or o.relation < 0 or o.op = 'a') and o.origin is distinct from $4
+                  and (not starts_with(o.route, '@') or o.route = $5));
+
 -- name: forget_found
 delete from pg_temp.replicator_found where relation = $1;
 

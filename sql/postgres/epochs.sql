@@ -1,4 +1,5 @@
--- A database that begins a new epoch, for replicator rejoin. Called by: engines/postgres/epochs.py, in one transaction each.
+-- A database that begins a new epoch, for replicator rejoin. Called by: engines/postgres/epochs.py, in one transaction each,
+-- which at a site sees one snapshot: what is committed meanwhile is neither dropped here nor passed by the position.
 
 -- name: renew
 -- $1: whether the database gets a new name as well.
@@ -34,9 +35,28 @@ select exists (select from replicator.outbox where xid >= pg_snapshot_xmax(pg_cu
 delete from replicator.outbox where abs(relation) in (select id from replicator.relation where topology = $1);
 
 -- name: drop_processed
--- $1: topology, $2: the time of the newest change that the centre has of this site.
+-- $1: topology, $2: the time of the newest change that the centre has of this site, $3: link, $4: the centre's position. For a
+-- database that was put back: nothing else tells what of it the centre had. Where the centre has less than was acknowledged
+-- here, it was put back itself, and has nothing beyond that.
+delete from replicator.outbox o
+where o.changed_at <= $2 and o.route is null and abs(o.relation) in (select id from replicator.relation where topology = $1)
+    and not exists (
+        select from replicator.acknowledged a
+        where a.link = $3 and not pg_visible_in_snapshot(o.xid, a.position::pg_snapshot)
+            and (pg_snapshot_xmax(a.position::pg_snapshot), pg_snapshot_xmin(a.position::pg_snapshot))
+                >= (pg_snapshot_xmax($4::text::pg_snapshot), pg_snapshot_xmin($4::text::pg_snapshot))
+    );
+
+-- name: drop_passed
+-- $1: topology, $2: as above, $3: how far the centre has read this very history, $4: and the log. Not by time alone: a change
+-- may be older than others, and be committed behind them.
 delete from replicator.outbox
-where changed_at <= $2 and route is null and abs(relation) in (select id from replicator.relation where topology = $1);
+where changed_at <= $2 and route is null and abs(relation) in (select id from replicator.relation where topology = $1)
+    and (pg_visible_in_snapshot(xid, $3::text::pg_snapshot) or lsn < $4::text::pg_lsn);
+
+-- name: see_one_snapshot
+-- First in the transaction.
+set transaction isolation level repeatable read;
 
 -- name: drop_ticks
 delete from replicator.tick where pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot());

@@ -11,13 +11,68 @@ select number, checksum from replicator.migration order by number;
 select exists (select from replicator.identity);
 
 -- name: relations
--- Every version of every table of a topology.
-select id, table_schema, table_name, columns, key, fingerprint, retired_at is not null, loaded_at is not null
-from replicator.relation where topology = $1 order by id;
+-- Every version of every table of a topology. Last the table's number and the columns', unless our tables are of an older schema.
+select id, table_schema, table_name, columns, key, fingerprint, retired_at is not null, loaded_at is not null,
+    coalesce((to_jsonb(r) ->> 'table_oid')::bigint, 0),
+    case when jsonb_typeof(to_jsonb(r) -> 'attnums') = 'array' then to_jsonb(r) -> 'attnums' else '[]' end
+from replicator.relation as r where topology = $1 order by id;
+
+-- name: torn
+-- $1: topology. Versions with rows captured by name beside them in which a column of theirs was not there, or called otherwise:
+-- the names such an image has stand in the order of the columns' numbers.
+with known (id, columns, ordered) as materialized (
+    select r.id, r.columns, array(
+            select n.name
+            from unnest(r.columns) with ordinality as n (name, place)
+            left join jsonb_array_elements_text(
+                case when jsonb_typeof(to_jsonb(r) -> 'attnums') = 'array' then to_jsonb(r) -> 'attnums' else '[]' end
+            ) with ordinality as a (attnum, place) on a.place = n.place
+            order by a.attnum::integer, n.place
+        )
+    from replicator.relation as r where r.topology = $1
+)
+select distinct k.id
+from replicator.outbox as o join known as k on k.id = -o.relation
+where o.relation < 0 and o.op <> 't' and coalesce(o.after, o.before) is not null and k.ordered <> array(
+    select n.name from json_object_keys(coalesce(o.after, o.before)::json) with ordinality as n (name, place)
+    where n.name = any(k.columns) order by n.place
+);
+
+-- name: renamed
+-- $1: topology. Captured tables that are called otherwise now: name on record and present name.
+select distinct r.table_schema, r.table_name, n.nspname, c.relname
+from replicator.relation as r
+join pg_class as c on c.oid = (to_jsonb(r) ->> 'table_oid')::oid
+join pg_namespace as n on n.oid = c.relnamespace
+where r.topology = $1 and r.retired_at is null and (n.nspname, c.relname) <> (r.table_schema, r.table_name)
+    and to_regclass(format('%I.%I', r.table_schema, r.table_name)) is null;
+
+-- name: rename_relation
+-- All versions of a table under the name that it has now; its rows are to be read again, in case they go elsewhere now.
+update replicator.relation set table_schema = /*: new_schema */'x'/*:*/, table_name = /*: new_table */'x'/*:*/,
+    loaded_at = case when retired_at is not null then loaded_at end
+where topology = /*: topology */'x'/*:*/ and table_schema = /*: schema */'x'/*:*/ and table_name = /*: table */'x'/*:*/;
+
+-- name: retire_table
+update replicator.relation set retired_at = pg_catalog.now()
+where topology = /*: topology */'x'/*:*/ and table_schema = /*: schema */'x'/*:*/ and table_name = /*: table */'x'/*:*/
+    and retired_at is null;
 
 -- name: captured
--- $1: topology. Tables captured now, with their columns.
-select table_schema, table_name, columns from replicator.relation where topology = $1 and retired_at is null;
+-- $1: topology. Tables captured now, with their columns; without one whose name another column has now.
+select r.table_schema, r.table_name, array(
+        select n.name
+        from unnest(r.columns) with ordinality as n (name, place)
+        left join jsonb_array_elements_text(
+            case when jsonb_typeof(to_jsonb(r) -> 'attnums') = 'array' then to_jsonb(r) -> 'attnums' else '[]' end
+        ) with ordinality as a (attnum, place) on a.place = n.place
+        where not exists (
+            select from pg_attribute as p
+            where p.attrelid = (to_jsonb(r) ->> 'table_oid')::oid and p.attname = n.name and p.attnum <> a.attnum::integer
+        )
+        order by n.place
+    )
+from replicator.relation as r where r.topology = $1 and r.retired_at is null;
 
 -- name: next_relation
 select coalesce(max(id), 0) + 1 from replicator.relation;
@@ -28,7 +83,7 @@ union select topology from replicator.acknowledged order by 1;
 
 -- name: functions
 -- Our functions with the fingerprint their comment carries.
-select p.proname, coalesce(substring(obj_description(p.oid, 'pg_proc') from '^replicator ([0-9a-f]+)'), '')
+select p.proname, coalesce(substring(obj_description(p.oid, 'pg_proc') from '^replicator ([0-9a-f]+|stopped)$'), '')
 from pg_proc p where p.pronamespace = to_regnamespace('replicator') order by 1;
 
 -- name: triggers
@@ -152,8 +207,15 @@ commit;
 insert into replicator.identity (database_id, epoch)
 select pg_catalog.gen_random_uuid()::text, pg_catalog.gen_random_uuid()::text on conflict do nothing;
 
+-- name: wait_for_writers
+-- Of a table whose capture was stopped: when its function is back, who wrote while it was away has ended, and who comes is
+-- captured. Replacing a function waits for nobody.
+set local lock_timeout = '2s';
+lock table "__schema__"."__table__" in share row exclusive mode;
+
 -- name: create_function
 begin;
+/*: first *//*:*/
 /*: body *//*:*/
 comment on function replicator."__function__"(/*: arguments *//*:*/) is /*: comment */'replicator x'/*:*/;
 commit;
@@ -189,7 +251,7 @@ set retired_at = null, table_oid = excluded.table_oid, attnums = excluded.attnum
 commit;
 
 -- name: mark_loaded
--- All rows of the table have come under the version before, and this one has no column that one had not.
+-- All rows of the table have come under the version before, and this one has no column that one had not; or they come otherwise.
 update replicator.relation set loaded_at = pg_catalog.now() where id = /*: relation */1/*:*/;
 
 -- name: capture_existing
@@ -223,7 +285,7 @@ begin
             select row(/*: columns */t."a"/*:*/)::text as image, row_number() over (order by /*: key */t."a"/*:*/) as place,
                 case when /*: only_new */false/*:*/ then row(/*: before */null/*:*/)::text end as before, (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
             from (
-                select * from /*: only *//*:*/ "__schema__"."__table__" t where (/*: key */t."a"/*:*/) > (/*: last */last.k0/*:*/)
+                select * from /*: only *//*:*/ "__schema__"."__table__" t where /*: behind */t."a" > last.k0/*:*/
                 order by /*: key */t."a"/*:*/ limit 5000 for share
             ) t
         ),

@@ -67,6 +67,30 @@ select case when pg_relation_size('replicator.outbox') <= $1::bigint then (selec
         else (select greatest(reltuples, 0)::bigint from pg_class where oid = 'replicator.outbox'::regclass) end,
     coalesce((select changed_at from replicator.outbox order by xid limit 1), 0);
 
+-- name: read_waiting
+-- $1: topology, $2: changes at most that are counted. Changes that are not delivered yet: behind the slowest link that reads the
+-- outbox; about how many bytes the newest take each (with their place on the page and in the indexes); and when the link that has
+-- been silent longest was heard of. A site's marker, which says that the centre has answered, delivers nothing.
+with reading as (
+    select a.topology, a.position, a.acknowledged_at from replicator.acknowledged a
+    where a.expired_at is null and not exists (
+        select from replicator.acknowledged b
+        where b.link <> a.link and b.link = replace(a.link, '/from_centre', '/to_centre')
+    )
+)
+select (
+        select count(*) from (
+            select from replicator.outbox o
+            where o.xid >= coalesce((select min(pg_snapshot_xmin(position::pg_snapshot)::text::bigint) from reading), 0)::text::xid8
+                and (not exists (select from reading)
+                    or exists (select from reading where not pg_visible_in_snapshot(o.xid, position::pg_snapshot)))
+            limit $2
+        ) as behind
+    ),
+    (select coalesce(avg(pg_column_size(newest.*)) + 40, 0)::bigint
+     from (select * from replicator.outbox order by xid desc limit 200) as newest),
+    (select (extract(epoch from min(acknowledged_at)) * 1000000)::bigint from reading where topology = $1);
+
 -- name: data_directory
 -- Where the server keeps its files; nothing for a role that may not know.
 select setting from pg_settings where name = 'data_directory';
@@ -112,6 +136,11 @@ select exists (select from replicator.slot where topology = $1);
 insert into replicator.capture_stop (topology, reason) values ($1, $2)
 on conflict (topology) do update set reason = excluded.reason, stopped_at = now(), resumed_at = null;
 
+-- name: record_gap
+-- $1: topology, $2: why. Changes were missed, and capture goes on: all rows are to be looked at.
+insert into replicator.capture_stop (topology, reason, resumed_at) values ($1, $2, now())
+on conflict (topology) do update set reason = excluded.reason, resumed_at = excluded.resumed_at;
+
 -- name: has_stops
 -- Not before the migration that makes the table.
 select to_regclass('replicator.capture_stop') is not null;
@@ -125,8 +154,8 @@ from replicator.capture_stop where topology = $1;
 update replicator.capture_stop set resumed_at = pg_catalog.now() where topology = /*: topology */'x'/*:*/ and resumed_at is null;
 
 -- name: forget_stop
--- $1: topology.
-delete from replicator.capture_stop where topology = $1 and resumed_at is not null;
+-- $1: topology, $2: when it was resumed, as it was read before the tables were compared. One that was stopped again stays.
+delete from replicator.capture_stop where topology = $1 and (extract(epoch from resumed_at) * 1000000)::bigint = $2::bigint;
 
 -- name: expire_slowest
 -- $1: topology, $2: seconds a link has to have been silent for. At a centre: the link that holds the outbox back furthest is

@@ -40,7 +40,9 @@ select r.id, r.table_schema, r.table_name, coalesce(present.columns, r.columns),
         select coalesce(present.columns[array_position(r.columns, k.name)], k.name)
         from unnest(r.key) with ordinality as k (name, place) order by k.place
     ),
-    r.fingerprint, r.retired_at is not null
+    r.fingerprint, r.retired_at is not null,
+    -- The names on record as a row captured by name has them, which is in the order of the columns' numbers.
+    array(select n.name from unnest(r.columns, r.attnums) with ordinality as n (name, attnum, place) order by n.attnum, n.place)
 from replicator.relation as r
 left join lateral (
     select array_agg(a.attname::text order by n.place) as columns
@@ -124,7 +126,7 @@ select exists (
 );
 
 -- name: changed_tables
--- $1, $2: ranges, $3: relations. Relations captured by name in the window, and the column names their images have.
+-- $1, $2: ranges, $3: relations. Relations captured by name in the window, and the column names their images have, in order.
 select distinct -o.relation, array(select json_object_keys(coalesce(o.after, o.before)::json))
 from unnest($1::bigint[], $2::bigint[]) g (low, high)
 join replicator.outbox o on o.xid > g.low::text::xid8 and o.xid < g.high::text::xid8

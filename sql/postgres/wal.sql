@@ -13,7 +13,7 @@ where s.topology = $1;
 -- name: captured
 -- $1: topology. Relations that are captured from the log or will be, with what stopped left out.
 select w.relation, w.table_oid::bigint, r.table_schema, r.table_name, r.columns, r.key, w.types, w.filter, w.filter_columns,
-    w.filter_types, w.truncates, w.state
+    w.filter_types, w.truncates, w.state, coalesce(r.attnums, '{}')
 from replicator.wal_relation w join replicator.relation r on r.id = w.relation
 where w.topology = $1 and w.state <> 'stopped'
 order by 1;
@@ -32,6 +32,10 @@ order by 1;
 -- name: type_names
 -- $1: types. As the catalogue spells them, without modifiers.
 select format_type(t.oid, null) from unnest($1::bigint[]) with ordinality as t (oid, place) order by t.place;
+
+-- name: column_numbers
+-- $1: table. The log has no numbers of columns: those they have by now.
+select attname, attnum from pg_attribute where attrelid = $1::bigint::oid and attnum > 0 and not attisdropped;
 
 -- name: flushed
 select pg_current_wal_flush_lsn()::text;
@@ -73,6 +77,21 @@ order by s.place;
 -- name: advance
 -- $1: topology, $2: the place on record until now, $3: the new one, $4: the highest time seen. No row: somebody else fills.
 update replicator.slot set lsn = $3::text::pg_lsn, seen = $4, filled_at = now() where topology = $1 and lsn = $2::text::pg_lsn;
+
+-- name: testify
+-- $1: link, $2: stamp. The batch from the log that the target had last when the place on record moved.
+with old as (delete from replicator.history where link = $1 and nonce like 'log/%' and nonce <> $2)
+insert into replicator.history (nonce, link, position) values ($2, $1, pg_current_snapshot()::text) on conflict do nothing;
+
+-- name: has_delivered
+-- $1: link, $2: stamp, $3: where that batch's last transaction was committed, $4: when, $5: where it ended, $6: topology.
+-- Whether the batch may yet be found in the log, or is known here, or came into the outbox.
+select exists (
+        select from replicator.slot s join pg_replication_slots r on r.slot_name = s.name and r.database = current_database()
+        where s.topology = $6 and s.lsn < $5::text::pg_lsn and coalesce(r.wal_status, '') <> 'lost'
+    )
+    or exists (select from replicator.history where link = $1 and nonce = $2)
+    or exists (select from replicator.outbox where lsn = $3::text::pg_lsn and changed_at >= $4::bigint);
 
 -- name: tick
 insert into replicator.tick (seq, snapshot) values (currval('replicator.outbox_seq_seq'::regclass), pg_current_snapshot());
@@ -311,7 +330,7 @@ begin
             select row(/*: columns */t."a"/*:*/)::text as image, row_number() over (order by /*: key */t."a"/*:*/) as place,
                 (/*: filter */true/*:*/) is true as inside, /*: key_fields */t."a" as k0/*:*/
             from (
-                select * from /*: only *//*:*/ "__schema__"."__table__" t where (/*: key */t."a"/*:*/) > (/*: last */last.k0/*:*/)
+                select * from /*: only *//*:*/ "__schema__"."__table__" t where /*: behind */t."a" > last.k0/*:*/
                 order by /*: key */t."a"/*:*/ limit 5000 for share
             ) t
         ),

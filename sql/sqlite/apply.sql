@@ -23,7 +23,7 @@ create temp table if not exists replicator_stage (
 create temp table if not exists replicator_net (
     ord integer primary key, relation integer, "key" text, changed_at integer, existed integer, present integer,
     verdict text, found integer, place integer, base_checksum blob, base_image text, corrected integer,
-    loaded integer not null default 0,
+    loaded integer not null default 0, unseen integer not null default 0,
     /*: places */ k0, b0, a0 /*:*/
 )
 
@@ -253,11 +253,11 @@ where checksum is not excluded.checksum or deleted is not excluded.deleted or im
 
 -- name: find_conflicts
 -- A page (so the way by ord, not by verdict) of what is left over, with the row that stands there now, who wrote it last, and what the table's rule says.
--- ``untouched``: the site left the row as it had found it.
+-- ``untouched``: the site left the row as it had found it, or had not seen yet what became of it here.
 select n.ord, n."key",
     case when n.verdict = 'update_missing' and v.deleted then 'update_deleted' else n.verdict end,
     n.changed_at, n.existed, n.present, n.found, n.base_image, v.changed_at, v.origin, /*: answer */ '' /*:*/,
-    n.existed and n.present and /*: untouched */ n.base_checksum = replicator_checksum(n.a0) /*:*/, n.loaded,
+    n.unseen or n.existed and n.present and /*: untouched */ n.base_checksum = replicator_checksum(n.a0) /*:*/, n.loaded,
     /*: values */ n.b0, n.a0, t."__column__" /*:*/
 from replicator_net as n left join "__table__" as t on n.found and /*: same_row */ t."__key__" = n.k0 /*:*/
 left join replicator_ledger as v on v.link = 0 and v.relation = ?5 and v."key" = /*: version_key */ n."key" /*:*/

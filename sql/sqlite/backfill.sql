@@ -6,6 +6,10 @@
 select id, table_schema, table_name, prefer, keyed, behind, chunk_rows
 from replicator_backfill where link = ? and state in ('waiting', 'running') order by id
 
+-- name: read_seen
+-- How far the site is known to have applied what it gets from here, by the link to it.
+select cast(substr(position, instr(position, ':') + 1) as integer) from replicator_acknowledged where link = ?
+
 -- name: read_keys
 -- Keys behind a place, in order.
 select place, "key" from replicator_backfill_key where backfill = ? and place > ? order by place limit ?
@@ -15,8 +19,9 @@ select id from replicator_backfill
 where link = ? and table_schema = ? and table_name = ? and state in ('waiting', 'running', 'paused') and not keyed
 
 -- name: order_backfill
-insert into replicator_backfill (link, table_schema, table_name, prefer, keyed, chunk_rows, rate, estimate, reason, requested_at)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+insert into replicator_backfill
+    (link, table_schema, table_name, prefer, keyed, chunk_rows, rate, estimate, reason, state, requested_at)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: create_ordered_keys
 -- Keys are gathered here, so that the file is not locked while whoever orders is still finding them.

@@ -11,6 +11,9 @@ select name, type, "notnull", dflt_value, pk, hidden from pragma_table_xinfo(?) 
 -- name: read_index_sql
 select sql from sqlite_master where type = 'index' and name = ?
 
+-- name: read_table_sql
+select sql from sqlite_master where type = 'table' and name = ?
+
 -- name: list_indexed
 -- Indexes over whole tables with their columns in order.
 select l.name, c.name from pragma_index_list(?) as l cross join pragma_index_info(l.name) as c

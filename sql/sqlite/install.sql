@@ -109,6 +109,28 @@ select number, checksum from replicator_migration order by number
 -- name: rename_key
 update replicator_relation set "key" = /*: key */'["id"]'/*:*/, fingerprint = /*: fingerprint */'x'/*:*/ where id = /*: id */1/*:*/;
 
+-- name: rename_relation
+update replicator_relation set table_name = /*: table */'x'/*:*/, fingerprint = /*: fingerprint */'x'/*:*/, columns = '[]'
+where id = /*: id */1/*:*/
+
+-- name: set_aside
+-- The table is gone: what waits of it can be read only once it is back. Rows of negative relations are not pruned.
+begin immediate;
+update replicator_outbox set relation = -relation where relation = /*: id */1/*:*/;
+update replicator_relation set columns = '[]' where id = /*: id */1/*:*/;
+commit
+
+-- name: bring_back
+begin immediate;
+insert into replicator_outbox (relation, op, changed_at, route, /*: places */ k0 /*:*/)
+select -relation, op, changed_at, route, /*: places */ k0 /*:*/ from replicator_outbox
+where relation = -/*: id */1/*:*/ order by seq;
+delete from replicator_outbox where relation = -/*: id */1/*:*/;
+commit
+
+-- name: forget_aside
+delete from replicator_outbox where relation = -/*: id */1/*:*/
+
 -- name: list_relations
 select id, table_name, fingerprint, columns from replicator_relation where topology = ? and retired_at is null order by id
 

@@ -21,6 +21,22 @@ left join replicator_capture_stop as p on p.topology = ?1
 -- The sentinel and rows of nobody apart.
 select count(*), coalesce(min(nullif(changed_at, 0)), 0) from replicator_outbox where relation <> 0 or op <> ''
 
+-- name: read_waiting
+-- ?1: topology. Changes that are not delivered yet: behind the slowest link that reads the outbox; and when the one
+-- that has been silent longest was heard of. A site's marker, which says that the centre has answered, delivers nothing.
+select count(*), (
+    select cast((julianday(min(a.acknowledged_at)) - 2440587.5) * 86400000000 as integer) from replicator_acknowledged as a
+    where a.topology = ?1 and a.expired_at is null and a.nonce is not null
+)
+from replicator_outbox
+where (relation <> 0 or op <> '') and seq > coalesce((
+    select min(cast(substr(a.position, instr(a.position, ':') + 1) as integer)) from replicator_acknowledged as a
+    where a.expired_at is null and not exists (
+        select 1 from replicator_acknowledged as b
+        where b.nonce is not null and b.link <> a.link and b.link = replace(a.link, '/from_centre', '/to_centre')
+    )
+), 0)
+
 -- name: free_pages
 select (select freelist_count from pragma_freelist_count()) * (select page_size from pragma_page_size())
 
@@ -57,7 +73,8 @@ update replicator_capture_stop set resumed_at = cast((julianday('now') - 2440587
 where topology = /*: topology */ '' /*:*/ and resumed_at is null
 
 -- name: forget_stop
-delete from replicator_capture_stop where topology = ? and resumed_at is not null
+-- ?1: topology, ?2: when it was resumed, as it was read before the tables were compared. One that was stopped again stays.
+delete from replicator_capture_stop where topology = ?1 and resumed_at = ?2
 
 -- name: expire_slowest
 -- ?1: topology, ?2: days a link has to have been silent for. At a centre: the link that holds the outbox back furthest is waited

@@ -53,6 +53,7 @@ from "__table__" as m where /*: between */ 1 /*:*/
 
 -- name: column_collation
 -- The collation a column was declared with, which no catalogue shows: a compound select compares by that of its first part.
+-- Also run by catalogue.py.
 select case when c.value = 'A' then 'NOCASE' when c.value = 'a ' then 'RTRIM' else 'BINARY' end
 from (select "__column__" as value from "__table__" where 0 union all select 'a') as c
 
@@ -106,9 +107,9 @@ update replicator_acknowledged set expired_at = null where topology = ? and expi
 -- name: prune
 -- Never the highest row, never beyond the slowest link or what the centre is known to have processed, nothing while a
 -- topology has not acknowledged at all: all asserted here. At most ?1 rows, so that the write lock is held for about a
--- millisecond.
+-- millisecond. What waits for a table that is gone to come back (relation < 0) stays.
 delete from replicator_outbox
-where seq < (select min(seq) from replicator_outbox) + ?1
+where relation >= 0 and seq < (select min(seq) from replicator_outbox where relation >= 0) + ?1
     and seq <= (
         select min(cast(substr(position, instr(position, ':') + 1) as integer)) from replicator_acknowledged
         where expired_at is null)
@@ -119,6 +120,11 @@ where seq < (select min(seq) from replicator_outbox) + ?1
         select 1 from replicator_relation r where r.retired_at is null
             and r.topology not in (select a.topology from replicator_acknowledged a where a.nonce is not null)
     )
+
+-- name: read_passed
+-- What pruning goes by besides this link: where the slowest link is, and what the versions are recorded of.
+select (select min(cast(substr(position, instr(position, ':') + 1) as integer)) from replicator_acknowledged where expired_at is null),
+    (select versioned_upto from replicator_control where only_row = 1)
 
 -- name: has_bases
 select exists (select 1 from replicator_base where relation = ?)

@@ -62,11 +62,25 @@ from replicator_outbox where seq > ?1 and coalesce(origin, '') = '' and substr(r
 -- name: read_routes
 select coalesce((select routes from replicator_acknowledged where link = ?), '[]')
 
+-- name: mark_in_flight
+-- Rows of a backfill that stand against what somebody else wrote here, or a correction, behind what the site is known to have
+-- applied before the chunk was read: it has not seen that. ?1: relation; ?2: the captured relation; ?3: how far the site had
+-- come; ?4: where the outbox ended when we began; ?5: origin of the site's changes; ?6: route to it alone.
+update replicator_net as n set unseen = 1
+where n.relation = ?1 and n.loaded and n.verdict in ('insert_exists', 'delete_differs', 'update_missing')
+    and (/*: version_key */ n."key" /*:*/ in (
+            select replicator_row_key(/*: places */ k0 /*:*/) from replicator_outbox
+            where seq > ?3 and seq <= ?4 and relation = ?2 and op in ('i', 'u', 'd') and origin is not ?5
+                and (substr(route, 1, 1) <> '@' or route = ?6))
+        or exists (select 1 from replicator_outbox where seq > ?3 and seq <= ?4 and relation = ?2 and op = 'a'))
+
 -- name: correct
--- The row, to one site alone: its change was not taken as it was.
+-- The row, to one site alone: its change was not taken as it was. Of a backfill all that was decided: nothing the site wrote
+-- keeps back what is on its way there.
 insert into replicator_outbox (relation, op, changed_at, /*: places */ k0 /*:*/, origin, route)
 select ?1, 'u', /*: hybrid_time */ 0 /*:*/, /*: key */ n.k0 /*:*/, '', ?2
-from replicator_net as n where n.relation = ?3 and n.corrected
+from replicator_net as n
+where n.relation = ?3 and (n.corrected or n.loaded and n.verdict in ('won_delete', 'won_update', 'won_insert', 'won_vacated'))
 
 -- name: correct_there
 -- A change that was there already moved nothing here, so nothing else tells the site whether the row is still its own, or,

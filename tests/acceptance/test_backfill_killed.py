@@ -91,7 +91,7 @@ def topology(
     return file, site, centre
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("engine", "beside"), [("postgres", "command"), ("sqlite", "service")])
 def test_invariant_3_a_backfill_killed_at_random_moments_under_writes_ends_equal(

@@ -44,6 +44,9 @@ def test_a_file_put_back_from_a_copy_stops_its_links(
     assert "copy" in said.output
     assert rows(f"sqlite:///{site}", "select body from notes where id = 1") == [("a",)]
     assert replicator("status", "-c", file, code=None).exit_code == 1
+    told = replicator("audit", "-c", file, code=None).output
+    assert "replicator rejoin --site f" in told
+    assert "replicator resync" not in told, "a resync cannot mend a cut history"
 
 
 @pytest.mark.parametrize("engine", ["postgres", "sqlite"])

@@ -78,3 +78,25 @@ def test_going_over_to_triggers_and_back_is_an_install(laboratory: Laboratory) -
     assert laboratory.read("factory_c", "select relreplident::text from pg_class where relname = 'devices_run'") == [
         ("d",)
     ]
+
+
+def test_after_a_lost_slot_the_site_is_to_be_resynced_until_it_was(laboratory: Laboratory) -> None:
+    laboratory.run("install")
+    expect_equal(laboratory)
+    laboratory.write("factory_c", "delete from devices_run where id = 3;")
+    laboratory.write("factory_c", "select pg_drop_replication_slot(name) from replicator.slot;")
+    first, *_ = laboratory.ask("check", code=1)["findings"]["factory_c"]
+    assert "is gone" in first["message"], "the problem stands before what follows from it"
+    told = laboratory.run("install").output
+    assert re.search(r"ordered, for the next sync or run to bring: all rows of .*devices_run", told)
+    assert "still to do: what was written meanwhile is to be looked at; run: replicator resync --site factory_c" in told
+    laboratory.run("sync")
+    for again in ("status", "install"):
+        assert "to be resynced since" in laboratory.run(again, code=None).output
+    found = laboratory.ask("status", code=1)
+    assert [each["room"] for each in found["outboxes"] if not each["healthy"]] == ["to be resynced"]
+    laboratory.run("resync", "devices_run", "--site", "factory_c", "--yes")
+    laboratory.run("status", code=1)  # one table is not the whole site
+    laboratory.run("resync", "--site", "factory_c", "--yes")
+    laboratory.run("status")
+    expect_equal(laboratory)

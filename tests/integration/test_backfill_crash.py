@@ -83,7 +83,7 @@ def test_killed_at_every_gap_of_a_chunk(make_pair: MakePair) -> None:
     assert pair.parked() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_every_gap_of_a_chunk_on_its_way_down(make_pair: MakePair) -> None:
     pair = make_pair(*SQLITE, sites=("factory_a", "factory_b"))
     link, down = f"centre→{pair.name}", Direction.FROM_CENTRE

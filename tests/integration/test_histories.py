@@ -20,6 +20,8 @@ from tests.fixtures.copies import Copied
 NOTES = "create table notes (id integer primary key, body text)"
 READ = "select id, body from notes order by id"
 Make = Callable[..., str]
+LOGS = {"wal": {"capture": "wal"}, "bypass": {"capture": "wal", "outbox": "bypass"}}
+"""PostgreSQL sites that are captured from the log."""
 
 
 class Pair:
@@ -31,11 +33,12 @@ class Pair:
             place: f"sqlite:///{folder}/{place}.sqlite3" if engine == "sqlite" else make(place)
             for place, engine in (("site", site), ("centre", centre))
         }
+        self.site = {"url": self.urls["site"], **LOGS.get(site, {})}
         self.copies = {place: Copied(url, make) for place, url in self.urls.items()}
         self.file, self._number = folder / "topology.yaml", 0
         self.writers = [p for p, d in (("site", "to_centre"), ("centre", "from_centre")) if direction in (d, "both")]
         topology = {
-            "topology": "past", "centre": {"url": self.urls["centre"]}, "sites": {"site": {"url": self.urls["site"]}},
+            "topology": "past", "centre": {"url": self.urls["centre"]}, "sites": {"site": self.site},
             "tables": [{"name": "notes", "direction": direction}],
         }  # fmt: skip
         self.file.write_text(yaml.safe_dump(topology), encoding="utf-8")
@@ -79,15 +82,20 @@ QUICK = {
     ("postgres-postgres", "both", "site", "writes"), ("postgres-postgres", "both", "centre", "writes"),
     ("sqlite-postgres", "from_centre", "site", "idle"), ("postgres-sqlite", "to_centre", "centre", "writes"),
     ("sqlite-sqlite", "both", "centre", "writes"), ("postgres-postgres", "both", "site", "equal"),
-    ("sqlite-postgres", "both", "centre", "equal"),
+    ("sqlite-postgres", "both", "centre", "equal"), ("wal-postgres", "both", "site", "writes"),
+    ("wal-sqlite", "to_centre", "site", "idle"), ("bypass-postgres", "to_centre", "site", "writes"),
+    ("bypass-postgres", "to_centre", "centre", "writes"), ("bypass-postgres", "to_centre", "site", "equal"),
 }  # fmt: skip
 """Played always; the whole table is slow."""
 
 
 def _cases(*states: str) -> list[ParameterSet]:
-    whole = itertools.product(ENGINES, DIRECTIONS, ["site", "centre"], states)
+    whole = [
+        *itertools.product(ENGINES, DIRECTIONS, ["site", "centre"], states),
+        *sorted(each for each in QUICK if each[0].startswith(tuple(LOGS)) and each[3] in states),
+    ]
     return [
-        pytest.param(each[:2], *each[2:], id="-".join(each), marks=() if each in QUICK else pytest.mark.slow)
+        pytest.param(each[:2], *each[2:], id="-".join(each), marks=() if each in QUICK else pytest.mark.long)
         for each in whole
     ]
 
@@ -129,6 +137,10 @@ def test_an_equal_backup_goes_on(pair: Pair, who: str, then: str) -> None:
     pair.copies[who].back_up()
     pair.copies[who].restore()
     pair.write()
+    if who == "site" and "capture" in pair.site:
+        # No slot comes with a copy of a database; what was written since is missed by it, and brought.
+        assert "run: replicator install" in pair.run("sync", code=3)
+        pair.run("install", "--yes")
 
     pair.run("sync")
     pair.run("sync")

@@ -31,7 +31,10 @@ Make = Callable[..., str]
 class Topology:
     """Sites with a table ``notes`` that goes both ways."""
 
-    def __init__(self, folder: Path, centre: str, sites: dict[str, str], direction: str = "both") -> None:
+    def __init__(
+        self, folder: Path, centre: str, sites: dict[str, str], direction: str = "both", capture: str = "triggers"
+    ) -> None:
+        self._capture = capture
         self.file, self.centre, self.sites = folder / "topology.yaml", centre, dict(sites)
         self._direction = direction
         self.save()
@@ -43,7 +46,7 @@ class Topology:
         """Write the YAML as the URLs are now."""
         topology = {
             "topology": "moved", "centre": {"url": self.centre},
-            "sites": {name: {"url": url} for name, url in self.sites.items()},
+            "sites": {name: {"url": url, "capture": self._capture} for name, url in self.sites.items()},
             "tables": [{"name": "notes", "direction": self._direction}],
         }  # fmt: skip
         self.file.write_text(yaml.safe_dump(topology), encoding="utf-8")
@@ -115,11 +118,12 @@ def test_a_sqlite_file_that_is_written_anew_goes_on(how: Callable[[Path], None],
 # --- copies ---
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+@pytest.mark.parametrize("engine", ["sqlite", "postgres", "wal"])
 def test_whoever_of_two_copies_comes_second_is_told(engine: str, tmp_path: Path, postgres_database: Make) -> None:
     """And the copy becomes a site of its own by one command."""
     site = f"sqlite:///{tmp_path}/a.sqlite3" if engine == "sqlite" else postgres_database("a")
-    topology = Topology(tmp_path, postgres_database("centre"), {"a": site})
+    capture = "wal" if engine == "wal" else "triggers"
+    topology = Topology(tmp_path, postgres_database("centre"), {"a": site}, capture=capture)
     topology.write("a", 1)
     topology.run("sync")
     copy = Copied(site, postgres_database).back_up()
@@ -231,7 +235,7 @@ def _binaries(server: EmbeddedServer) -> Binaries:
     return Binaries(server.binaries.label, server._bindir, server.binaries.version)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [False, True], ids=["whole", "behind"])
 @pytest.mark.parametrize("who", ["a", "centre"])
 def test_a_promoted_standby(
@@ -271,7 +275,7 @@ def test_a_promoted_standby(
     topology.goes_on(*known)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_dump_in_a_new_cluster(
     own_server: EmbeddedServer, folder: Path, tmp_path: Path, postgres_database: Make
 ) -> None:
@@ -294,7 +298,7 @@ def test_a_dump_in_a_new_cluster(
     topology.goes_on(1, 2, 3, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["a", "centre"])
 def test_pg_upgrade_goes_on(
     who: str, folder: Path, tmp_path: Path, postgres_database: Make,

@@ -122,7 +122,7 @@ def test_an_order_is_paused_goes_on_and_is_cancelled(pair: Pair) -> None:
         assert ends.target.steer_backfill(number, BackfillState.RUNNING)
         position, wanted = ends.target.read_position(), ends.target.next_chunk()
         assert wanted is not None
-        assert wanted.behind == "(10)"
+        assert wanted.behind[8:] == "(10)"
         with ends.source.read_batch(position, 1000, wanted) as batch:
             assert batch is not None
             with pair.ends() as others:
@@ -186,11 +186,20 @@ def test_rows_that_are_all_new_go_straight_in_and_others_do_not(make_pair: MakeP
         while run_once(ends.source, ends.target, 1000) is not None:
             continue
         (found,) = [each for each in ends.target.list_backfills() if each.id == number]
-    assert (found.rows, found.differing, found.behind) == (60, 1, "(60)")
+    assert (found.rows, found.differing, found.behind[8:]) == (60, 1, "(60)")
     assert [parked.key for parked in pair.parked()] == ["(33)"]
     pair.centre.run("drop trigger refuse on kind")
     pair.settle()
     pair.assert_equal("kind")
+
+
+def test_rules_of_the_target_hold_for_a_chunk_that_is_all_new(pair: Pair) -> None:
+    pair.centre.run("create rule r as on insert to wine where new.id in (2, 77) do instead nothing")
+    order(pair)
+    pair.sync()
+    assert pair.centre.rows("select id from wine where id in (1, 2, 77)") == [(1,)]
+    assert [conflict[0] for conflict in pair.conflicts()] == ["insert_exists"] * 2  # as for changes
+    assert listed(pair) == [("done", 100, 2)]
 
 
 def test_a_value_the_centre_cannot_hold_is_parked_and_the_rest_comes(make_pair: MakePair) -> None:
@@ -220,7 +229,7 @@ KEYS = {
     'text collate "C"': "select chr(33 + n % 90) || n",
     "uuid": "select md5(n::text)::uuid",
     "numeric": "select n / 8.0 - 3",
-    "double precision": "select case n when 7 then 'NaN' when 8 then 'Infinity' else n / 7.0 end::float8",
+    "double precision": "select case n when 7 then float8 'NaN' when 8 then float8 'Infinity' else n / 7.0 end",
     "timestamptz": "select timestamptz '2024-01-01' + n * interval '1 us'",
     "bytea": "select decode(md5(n::text), 'hex')",
     "text[]": "select array[n::text, null, 'a,\"b']",
@@ -252,8 +261,8 @@ def test_a_key_of_any_type_is_gone_through_in_its_own_order(make_pair: MakePair)
             f'insert into {two} select n % 2, k, n from "{one}"',
         ]
         names += [one, two]
-    pair.install()
     pair.site.run(*filled)
+    pair.install()  # which goes through the rows in the same order, to queue them
     pair.sync()
     with pair.ends() as ends:
         for name in names:

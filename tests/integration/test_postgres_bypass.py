@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -95,6 +96,49 @@ def test_what_another_brought_into_the_outbox_is_drained_first(pair: Pair) -> No
         assert kinds(pair, ends) == ["log"]
     pair.assert_equal("parent", "child")
     assert (pair.conflicts(), pair.parked()) == ([], [])
+
+
+COMMIT_WAITS = (
+    "create function hold_commit() returns trigger language plpgsql as"
+    " $$ begin perform pg_advisory_xact_lock_shared(77); return null; end $$",
+    "create constraint trigger hold_commit after insert on replicator.outbox initially deferred"
+    " for each row execute function hold_commit()",
+    "alter table replicator.outbox enable always trigger hold_commit",
+)
+
+
+def test_a_filler_that_commits_though_it_was_killed_brings_nothing_twice(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its slot is free, its COMMIT on the way: that lands when the slot has been taken, before the outbox is drained."""
+    pair.site.run(*COMMIT_WAITS, "update parent set n = 5")
+    filler, take = Filler(pair.site.url, pair.topology), feed.Feed.take
+    with psycopg.connect(pair.site.url, autocommit=True) as gate, ThreadPoolExecutor(1) as pool:
+        gate.execute("select pg_advisory_lock(77)")
+        filling = pool.submit(filler.fill, 1000)
+        wait_for(lambda: bool(pair.site.rows("select from pg_locks where locktype = 'advisory' and not granted")))
+        gate.execute(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots where database = current_database()"
+        )
+        wait_for(
+            lambda: (
+                not pair.site.rows("select from pg_replication_slots where active and database = current_database()")
+            )
+        )
+
+        def taken(self: feed.Feed, delivered: int, stamp: str) -> bool:
+            found = take(self, delivered, stamp)
+            gate.execute("select pg_advisory_unlock_all()")
+            wait([filling])
+            return found
+
+        monkeypatch.setattr(feed.Feed, "take", taken)
+        with pair.ends() as ends:
+            assert kinds(pair, ends) == ["outbox"]
+    with suppress(RetryableError):
+        filling.result()
+    filler.close()
+    pair.assert_equal("parent")
 
 
 def test_a_transaction_larger_than_memory_holds_is_read_while_it_is_applied(

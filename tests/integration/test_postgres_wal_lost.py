@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from replicator.app import App
+from replicator.capacity import Guard
 from replicator.cli import main
 from replicator.cli.status import read
 from replicator.embedded import EmbeddedServer
-from replicator.engines.postgres.wal import pump
-from replicator.errors import SetupError
-from replicator.model import Finding
+from replicator.engines.postgres.wal import feed, pump
+from replicator.errors import BatchError, SetupError
+from replicator.model import Cap, Finding, TableName, WhenFull
 from replicator.pipeline import run_once
 from replicator.status import Health
 from replicator.worker import Ends
@@ -96,16 +101,18 @@ def test_a_loss_is_named_and_mended(make_pair: MakePair, how: str) -> None:
         ("changed",), ("seen",), ("new",), ("behind the loss",),
     ]  # fmt: skip
     assert not [each for each in checked(pair) if not each.warning]
-    run(pair, "resync")
+    run(pair, "resync", "--yes")
     pair.assert_equal("item")
     assert pair.parked() == []
 
 
+@pytest.mark.parametrize("way", [("postgres-wal", "sqlite"), ("postgres-bypass", "postgres")], ids=["keep", "bypass"])
 def test_a_running_link_notices_what_is_not_published_any_more(
-    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch, way: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(pump, "_CHECK_SECONDS", 0.0)
-    pair = start(make_pair("postgres-wal", "sqlite"))
+    for reader in (feed, pump):
+        monkeypatch.setattr(reader, "_CHECK_SECONDS", 0.0)
+    pair = start(make_pair(*way))
     ((publication,),) = pair.site.rows("select publication from replicator.slot")
     with pair.ends() as ends:
         assert run_once(ends.source, ends.target, 10) is None
@@ -121,13 +128,28 @@ def _read_on(ends: Ends) -> None:
         ends.source.wait(0.1)
 
 
+def test_a_backfill_that_was_running_begins_anew(make_pair: MakePair) -> None:
+    """The rows it had passed may be among those whose changes were lost."""
+    pair = start(make_pair("postgres-wal", "postgres"))
+    with pair.ends() as ends:
+        ends.target.take_lease()
+        ends.target.order_backfill(TableName("public", "item"), chunk_rows=2)
+        run_once(ends.source, ends.target, 10)
+    lose(pair, "slot dropped")
+    install(App.open(pair.yaml))
+    pair.settle()
+    assert pair.centre.rows("select id, name from item where id <> 2 order by id") == [
+        (1, "changed"), (3, "seen"), (4, "new"),
+    ]  # fmt: skip
+
+
 def test_a_loss_at_a_site_that_gets_changes_too(make_pair: MakePair) -> None:
     pair = start(make_pair("postgres-wal", "postgres"), direction="both", policy="source_wins")
     lose(pair, "slot dropped")
     expect_named(pair)
     install(App.open(pair.yaml))
     pair.settle()
-    run(pair, "resync", "--direction", "to_centre")
+    run(pair, "resync", "--yes", "--direction", "to_centre")
     pair.settle()
     pair.assert_converged("item")
     assert pair.centre.rows("select id, name from item order by id") == [(1, "changed"), (3, "seen"), (4, "new")]
@@ -155,5 +177,76 @@ def test_a_slot_that_fell_behind_its_limit_is_announced_named_and_mended(
         assert time.monotonic() < deadline
     expect_named(pair)
     install(App.open(pair.yaml))
-    run(pair, "resync")
+    run(pair, "resync", "--yes")
+    pair.assert_equal("item")
+
+
+def test_a_full_outbox_takes_no_more_from_the_log_while_its_link_is_away(make_pair: MakePair) -> None:
+    """``when_full: stop``: the log stays with the slot, and nothing is lost when the link comes back."""
+    pair = start(make_pair("postgres-wal", "sqlite"))
+    guard = Guard(pair.name, lambda: pair.app.outbox(pair.name), Cap(1, 0, WhenFull.STOP), central=False)
+
+    def filled() -> int:
+        return int(str(pair.site.rows("select count(*) from replicator.outbox where op = 'i'")[0][0]))
+
+    with pair.app.keep_filling([pair.name]):
+        pair.site.run("insert into item select g, 'many' from generate_series(100, 11000) g")
+        deadline = time.monotonic() + 60
+        while filled() < 10_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "takes no more from the log" in guard.look()
+        before = filled()
+        pair.site.run("insert into item values (20000, 'behind it')", "delete from item where id < 200")
+        time.sleep(1.0)
+        assert filled() == before
+        pair.settle()
+    pair.assert_equal("item")
+
+
+def _copied_tree(source: Path, target: Path) -> None:
+    """A cold copy of a server's files, for whoever runs it."""
+    owner = source.stat()
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, symlinks=True)
+    for path in (target, *target.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@pytest.mark.parametrize("outbox", ["keep", "bypass"])
+def test_a_server_put_back_from_its_files_has_its_slot_and_is_told_apart(
+    own_server: EmbeddedServer, tmp_path: Path, outbox: str, postgres_database: Callable[..., str]
+) -> None:
+    """The slot of then goes on in a log with other transactions, past the place the centre knows: nothing of it is lost."""
+    site = PostgresPlace(own_server.create_database("site"), "wal", outbox)
+    centre = PostgresPlace(postgres_database("centre")) if outbox == "bypass" else SqlitePlace(tmp_path / "c.sqlite3")
+    pair = start(Pair(tmp_path, {"factory_a": site}, centre))
+    data = own_server.socket_directory / "data"
+    own_server.stop()
+    _copied_tree(data, tmp_path / "then")
+    own_server.start()
+    site.run("insert into item values (10, 'lost with the server')", "update item set name = 'later' where id = 1")
+    pair.settle()
+    own_server.stop()
+    _copied_tree(tmp_path / "then", data)
+    own_server.start()
+    site.run("insert into item values (11, 'new life')", "create table noise (a text)", "delete from item where id = 2")
+    for _ in range(3):  # transaction ids and log of the new life pass those of the old one
+        site.run("insert into noise select repeat('x', 100) from generate_series(1, 20000)")
+    tap = pair.app._engines._pumps.keep(site.url, pair.topology)  # as the service does, before its link begins
+    with closing(tap):
+        assert tap.fill(1 << 30)
+        with pytest.raises(BatchError, match=r"rejoin|restored|history"):
+            pair.settle()
+    (found,) = read(App.open(pair.yaml), [pair.name])
+    assert "replicator rejoin" in found.hint
+    done = CliRunner().invoke(main, ["rejoin", "--site", pair.name, "--yes", "-c", str(pair.yaml)])
+    assert done.exit_code in (0, 1), done.output
+    site.run("insert into item values (12, 'behind it')")
+    pair.settle()
+    assert pair.parked() == []
+    at_centre = dict(pair.centre.rows("select id, name from item"))
+    assert dict(site.rows("select id, name from item")).items() <= at_centre.items()
+    assert at_centre.keys() == {1, 3, 10, 11, 12}  # also what was deleted in the new life
+    run(pair, "resync", "--yes")
     pair.assert_equal("item")

@@ -76,8 +76,11 @@ def test_values_of_every_type_are_spelled_as_triggers_spell_them(both: Both) -> 
         "set datestyle = 'German'; set timezone = 'Asia/Kathmandu'; set extra_float_digits = -5; set bytea_output = 'escape'"
     )
     number = 0
+    modern = both.connection.info.server_version >= 140000
     for place, kind in enumerate(kinds):
         for value in POSTGRES[kind]:
+            if kind == "numeric" and "Infinity" in str(value) and not modern:
+                continue  # PostgreSQL 14 learnt it
             number += 1
             with both.connection.cursor() as cursor:
                 cursor.execute(

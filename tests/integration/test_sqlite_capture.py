@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replicator.engines.sqlite.source import SqliteSource
-from replicator.errors import SetupError
+from replicator.errors import SchemaError, SetupError
 from tests.fixtures.sqlite_sites import LINK, Replica, assert_equal, capture, create, plans_of
 
 PART = "create table part (id integer primary key, serial text unique, qty integer, note text);"
@@ -191,6 +191,10 @@ def test_what_was_captured_rebuilds_the_tables(case: str, sqlite_file: Callable[
     for text in statements:
         assert _run(connection, [text]) == _run(twin, [text]), "capture changes nothing for the application"
         if not connection.in_transaction:
+            if text.startswith("alter table"):
+                with pytest.raises(SchemaError, match="have changed since the link was planned"):
+                    replica.catch_up()
+                replica = _planned_anew(replica, path)
             replica.catch_up(limit=2)
             assert_equal(connection, replica)
     for plan in plans:
@@ -198,6 +202,38 @@ def test_what_was_captured_rebuilds_the_tables(case: str, sqlite_file: Callable[
         query = f"select * from {table} order by 1"
         assert connection.execute(query).fetchall() == twin.execute(query).fetchall()
     replica.source.close()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["id text collate nocase, b, primary key (id collate binary)", "id text, b, primary key (id collate nocase)"],
+)
+def test_a_key_column_has_the_collation_it_was_declared_with(sqlite_file: Callable[[str], Path], columns: str) -> None:
+    """Not that of an index: by the wrong one, the rows 'A' and 'a' were taken for each other."""
+    path = sqlite_file("site")
+    connection = create(path, f"create table t ({columns}); insert into t values ('A', 1);")
+    plans = plans_of(path)
+    capture(path, plans)
+    replica = Replica(SqliteSource(path, LINK, plans), plans)
+    replica.catch_up()
+    connection.execute("insert or replace into t values ('a', 2)")
+    connection.execute("update t set b = b + 10")
+    replica.catch_up()
+    assert_equal(connection, replica)
+    connection.execute("delete from t where b = 12")
+    replica.catch_up()
+    assert_equal(connection, replica)
+    replica.source.close()
+
+
+def _planned_anew(replica: Replica, path: Path) -> Replica:
+    """What the worker does when tables have changed: capture as the tables are now, and a reader that goes on."""
+    plans = plans_of(path)
+    capture(path, plans)
+    replica.source.close()
+    again = Replica(SqliteSource(path, LINK, plans), plans)
+    again.position = replica.position
+    return again
 
 
 def test_invariant_10_a_renamed_column_stops_nothing_and_a_new_plan_reads_it(
@@ -216,7 +252,7 @@ def test_invariant_10_a_renamed_column_stops_nothing_and_a_new_plan_reads_it(
     assert_equal(connection, replica)
     connection.execute("alter table part drop column note")
     connection.execute("update part set extra = 7")
-    with pytest.raises(SetupError, match="note"):
+    with pytest.raises(SchemaError, match="the columns of table part have changed"):
         replica.catch_up()
     replica.source.close()
 
@@ -277,6 +313,8 @@ def test_a_table_made_anew_by_sqlite_utils_is_noticed(sqlite_file: Callable[[str
     database["part"].transform(rename={"note": "remark"})
     database.close()
     connection.execute("insert into part values (50, 'n', 1, 1)")
-    with pytest.raises(SetupError, match="not captured any more"):
+    with pytest.raises(SchemaError, match="the columns of table part have changed"):
         replica.catch_up()
     replica.source.close()
+    with pytest.raises(SetupError, match="not captured any more"):
+        Replica(SqliteSource(path, LINK, plans_of(path)), plans_of(path)).catch_up()

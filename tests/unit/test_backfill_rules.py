@@ -54,6 +54,14 @@ def test_a_backfill_may_say_whose_rows_stand(kind: ConflictKind, policy: PolicyN
     assert decided(replace(met, loaded=Prefer.POLICY)).rule == str(policy)
 
 
+def test_a_site_may_stand_where_the_centre_has_what_it_sent_last() -> None:
+    met = conflict(ConflictKind.INSERT_EXISTS, loaded=Prefer.OWN, current_origin="factory_a", current_at=NOON)
+    assert (decided(met).verdict, decided(met).rule) == (Verdict.APPLY, RESYNC)
+    others = ({"current_origin": "centre"}, {"current_origin": ""}, {"untouched": True}, {"loaded": Prefer.POLICY})
+    for other in others:
+        assert decided(replace(met, **other)).verdict is Verdict.KEEP  # type: ignore[arg-type]
+
+
 def test_the_newest_is_not_a_loaded_row_nobody_knows_the_time_of() -> None:
     met = conflict(ConflictKind.INSERT_EXISTS, PolicyName.NEWEST_WINS, loaded=Prefer.POLICY, current_at=NOON)
     said = decided(met)

@@ -71,6 +71,22 @@ def test_rooms_from_enough_to_stopped() -> None:
     assert "replicator resync --site far" in gap.hint
 
 
+def test_what_is_delivered_does_not_count() -> None:
+    small = Cap(max_size=1_500_000)
+    assert judged(small, waiting=0).room is not Room.FULL
+    assert "takes 1.9 MB, more than max_size 1.4 MB" in judged(small, waiting=2_000_000).problem
+
+
+@pytest.mark.parametrize(
+    ("heard_at", "waiting", "away"), [(NOW - HOUR, 2_000_000, True), (NOW, 2_000_000, False), (NOW - HOUR, 0, False)]
+)
+def test_links_are_to_be_brought_back_only_where_one_is_away(heard_at: int, waiting: int, away: bool) -> None:
+    for cap, room in ((Cap(max_size=1), "raise max_size"), (Cap(keep_free=100), "make room on its disk")):
+        found = judged(cap, heard_at=heard_at, waiting=waiting, free=99 if cap.keep_free else None)
+        assert ("bring back the links that are away" in found.hint) is away
+        assert room in found.hint or found.room is Room.ENOUGH
+
+
 def test_check_warns_of_what_is_about_to_happen_and_calls_a_stopped_capture_a_problem() -> None:
     found = [judged(Cap(max_size=10_000_000_000)), judged(Cap(max_size=1)), judged(stopped_at=1)]
     assert [(each.ok, each.warning) for each in check_outboxes(found)] == [(True, False), (False, True), (False, False)]
@@ -96,8 +112,8 @@ def _load(folder: Path, outbox: str) -> Cap:
     [
         ("{}", Cap(0, 512 << 20, WhenFull.WARN)),
         ("{max_size: 2GB, keep_free: 1.5 gb, when_full: stop}", Cap(2 << 30, 3 << 29, WhenFull.STOP)),
-        ("{max_size: 1000000, keep_free: 0}", Cap(1_000_000, 0)),
-        ("{max_size: 300k}", Cap(300 << 10, 512 << 20)),
+        ("{max_size: 2000000, keep_free: 0}", Cap(2_000_000, 0)),
+        ("{max_size: 1024k}", Cap(1 << 20, 512 << 20)),
     ],
 )
 def test_limits_are_read_from_the_yaml(tmp_path: Path, written: str, expected: Cap) -> None:
@@ -107,7 +123,8 @@ def test_limits_are_read_from_the_yaml(tmp_path: Path, written: str, expected: C
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("{max_size: much}", "not a size: write 2GB"), ("{max_size: -1}", "not a size"), ("{max_size: yes}", "not a size"),
+        ("{max_size: much}", "not a size: write 2GB"), ("{max_size: -1}", "not a size"),
+        ("{max_size: 1023KB}", "max_size is at least 1MB"), ("{max_size: yes}", "not a size"),
         ("{when_full: panic}", "not one of the allowed words"), ("{maximum: 1}", "unknown key"),
     ],
 )  # fmt: skip

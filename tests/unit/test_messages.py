@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 
+from replicator.cli import main as cli
 from replicator.cli.log import Log, Watcher
-from replicator.errors import RESTORED
+from replicator.errors import rejoin_hint
 from replicator.model import Direction, LinkName
 from replicator.worker import LinkReport
 from tests.fixtures.wards import BOTH, compiled, maker
@@ -29,11 +31,15 @@ def test_the_log_names_the_rows_that_were_parked_and_that_healed(capsys: pytest.
     assert [line["event"] for line in lines] == ["link_up", "parked", "healed"]
 
 
-def test_the_steps_for_a_restored_site_are_where_messages_say() -> None:
-    heading = RESTORED.partition("“")[2].partition("”")[0]
-    steps = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"### {heading}\n")[2].partition("\n## ")[0]
-    for step in ("replicator uninstall", "delete from replicator.link", "replicator install", "replicator sync"):
-        assert step in steps
+def test_the_command_for_a_restored_site_exists_as_messages_say() -> None:
+    said = rejoin_hint("a").partition("replicator ")[2].partition(" (")[0]
+    command, *arguments = said.split()
+    assert arguments == ["--site", "a", "--dry-run"]
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    known = {option for parameter in found.params for option in parameter.opts}
+    assert set(arguments) - {"a"} <= known
+    assert "### Restored, copied, moved" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_policy_by_engine_keeps_the_word_it_was_written_with(tmp_path: Path) -> None:

@@ -18,15 +18,22 @@ begin
     if current_setting('replicator.origin', true) = /*: applied */'topology/centre'/*:*/ then
         return null;
     end if;
-    -- A session keeps the plans below and does not make them anew when the table changes, so names and types are looked at
-    -- before they are used. Fields are taken as new."a", which PL/pgSQL finds by name every time, never as (new).*.
+    -- A session keeps the plans below and does not make them anew when the table changes, so names, types and numbers
+    -- are looked at before they are used: a column that was dropped and added again is another one. Fields are taken as new."a", which PL/pgSQL finds by name every time, never as (new).*.
     select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
         nullif(current_setting('replicator.origin', true), ''),
         (
             select count(*) from pg_attribute as a
             where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped
                 and (a.attname, format_type(a.atttypid, null)) in (values /*: wanted_types */('a', 'integer'), ('b', 'text')/*:*/)
+                and (/*: partitioned */false/*:*/ or a.attname = (array[/*: by_attnum */'a', 'b'/*:*/]::name[])[a.attnum])
         ) = /*: wanted_count */2/*:*/
+        -- A partition numbers its columns as it likes.
+        and (not /*: partitioned */false/*:*/ or (
+            select count(*) from pg_attribute as a
+            where a.attrelid = pg_partition_root(tg_relid) and a.attnum > 0
+                and a.attname = (array[/*: by_attnum */'a', 'b'/*:*/]::name[])[a.attnum]
+        ) = /*: wanted_count */2/*:*/)
     into stamp, origin, ready;
     if tg_op = 'INSERT' then
         if ready then

@@ -19,7 +19,10 @@ begin
     end if;
     if tg_op = 'INSERT' then
         select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
-            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
+            nullif(current_setting('replicator.origin', true), ''), found_columns.ready and (
+                select count(*) from pg_attribute as a
+                where a.attrelid = tg_relid and a.attnum > 0 and a.attname = (array[/*: by_attnum */'a', 'b'/*:*/]::name[])[a.attnum]
+            ) = /*: wanted_count */2/*:*/
         into stamp, origin, ready
         from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
             lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
@@ -32,7 +35,10 @@ begin
         end if;
     elsif tg_op = 'UPDATE' then
         select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
-            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
+            nullif(current_setting('replicator.origin', true), ''), found_columns.ready and (
+                select count(*) from pg_attribute as a
+                where a.attrelid = tg_relid and a.attnum > 0 and a.attname = (array[/*: by_attnum */'a', 'b'/*:*/]::name[])[a.attnum]
+            ) = /*: wanted_count */2/*:*/
         into stamp, origin, ready
         from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
             lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready
@@ -63,7 +69,10 @@ begin
         end if;
     elsif tg_op = 'DELETE' then
         select greatest((extract(epoch from clock_timestamp()) * 1000000)::bigint, (select seen + 1 from replicator.clock limit 1)),
-            nullif(current_setting('replicator.origin', true), ''), found_columns.ready
+            nullif(current_setting('replicator.origin', true), ''), found_columns.ready and (
+                select count(*) from pg_attribute as a
+                where a.attrelid = tg_relid and a.attnum > 0 and a.attname = (array[/*: by_attnum */'a', 'b'/*:*/]::name[])[a.attnum]
+            ) = /*: wanted_count */2/*:*/
         into stamp, origin, ready
         from (values (/*: wanted_values */true, true/*:*/)) as wanted (/*: wanted_names */"a", "b"/*:*/),
             lateral (select /*: wanted_test */"a" is null and "b" is null/*:*/ as ready

@@ -52,12 +52,10 @@ class Apply:
         self.origin: str | None = session.link.origin
         self._loaded: list[tuple[Lane, int]] = []
         self._move = self._left = self._brought = False
+        self.all_new = False  # whether rows of a backfill came, and none of them was here
         self._dirty: set[int] = set()
         self.applied: dict[Lane, int] = {}
-        self.net = 0
-        self.conflicts = 0
-        self.parked = 0
-        self.differing = 0
+        self.net = self.conflicts = self.parked = self.differing = 0
         self.prefer = Prefer.POLICY
 
     def counts(self) -> tuple[int, int, int, int]:
@@ -103,7 +101,8 @@ class Apply:
             return
         applied = sum(self._insert_rows(self._session.lane(number), span) for number in typed) if direct else 0
         self.net += applied
-        if direct and applied == span.count:
+        self.all_new = direct and applied == span.count
+        if self.all_new:
             return
         self._load(span, text, typed)
         count = sum(rows for _, rows in self._loaded)
@@ -112,6 +111,7 @@ class Apply:
             steps = [Step("insert_loaded" if lane.plan.versioned else "insert_clean", lane) for lane, _ in self._loaded]
             applied = sum(map(self._run, steps))
             self.net += applied
+            self.all_new = applied == count
         if applied == count:
             return
         for lane, _ in self._loaded:

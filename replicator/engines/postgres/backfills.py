@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
+from replicator.canonical import Undecodable
 from replicator.engines.postgres.connection import PostgresConnection
 from replicator.engines.postgres.session import Session
 from replicator.errors import SetupError, StaleError
@@ -23,8 +24,8 @@ from replicator.model import (
 )
 from replicator.sqlfiles import statement
 
-_BYTES = "bytes"
-"""How a value that JSON has no form for is marked in a stored key."""
+_KINDS = {"bytes": bytes, "text": Undecodable}
+"""Values that JSON has no form for, by their mark in a stored key; the latter is text of a SQLite source that is not UTF-8."""
 
 
 def backfill_sql(name: str) -> str:
@@ -51,6 +52,8 @@ class Backfills:
         self._loading: frozenset[str] | None = None
         self.wanted: ChunkRequest | None = None
         """The chunk that was asked for last, until the position is read again."""
+        self.seen: str | None = None
+        """What the site is known to have had of this database's changes before the chunk was read (a pg_snapshot)."""
         self.goes_on = False
         """Whether the batch in hand brought a chunk, and more are to come."""
 
@@ -94,6 +97,8 @@ class Backfills:
             "tuple[int, str, str, str, bool, str | None, int]", due
         )
         keys, upto = self._read_keys(number, behind, limit) if keyed else (None, None)
+        seen = self._session.run(backfill_sql("read_seen"), self._session.link.reverse.text).fetchone()
+        self.seen = None if seen is None else str(seen[0])
         self._prefers = {number: Prefer(prefer)}
         self.wanted = ChunkRequest(number, TableName(schema, table), behind, limit, keys, upto)
         return self.wanted
@@ -162,15 +167,16 @@ class Backfills:
 
     def order(
         self, table: TableName, keys: Iterable[Key] | None, prefer: Prefer, chunk_rows: int, rate: int, estimate: int,
-        reason: str,
+        reason: str, held: bool = False,
     ) -> Backfill:  # fmt: skip
         """See ports.Target."""
         self._check_order(table, prefer)
         run, link = self._session.run, self._session.link_id
         names = table.schema, table.name
         with self._session.connection.transaction():
+            state = BackfillState.PAUSED if held else BackfillState.WAITING
             given = link, *names, prefer, keys is not None, max(chunk_rows, 1), max(rate, 0), max(estimate, 0), reason
-            made = run(backfill_sql("order_backfill"), *given).fetchone()
+            made = run(backfill_sql("order_backfill"), *given, state).fetchone()
             if made is not None and keys is not None:
                 self._copy_keys(int(made[0]), keys)
             found = made or run(backfill_sql("find_ordered"), link, *names).fetchone()
@@ -224,10 +230,19 @@ class Backfills:
 
 
 def _encode(key: Key) -> str:
-    """A key as JSON. What JSON has no form for: bytes."""
-    return json.dumps([{_BYTES: bytes(value).hex()} if isinstance(value, bytes) else value for value in key])
+    """A key as JSON. What JSON has no form for is marked."""
+    return json.dumps([_marked(value) if isinstance(value, bytes) else value for value in key])
+
+
+def _marked(value: bytes) -> dict[str, str]:
+    return {"text" if isinstance(value, Undecodable) else "bytes": value.hex()}
 
 
 def _decode(text: str) -> Key:
     values: list[object] = json.loads(text)
-    return tuple(bytes.fromhex(value[_BYTES]) if isinstance(value, dict) else value for value in values)
+    return tuple(_unmarked(value) if isinstance(value, dict) else value for value in values)
+
+
+def _unmarked(value: dict[str, str]) -> bytes:
+    ((mark, digits),) = value.items()
+    return _KINDS[mark](bytes.fromhex(digits))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator import sqlfiles
 from replicator.model import TableName, TablePlan, TruncatePolicy
@@ -53,6 +53,10 @@ class Capture:
     by_row: bool
     settings: frozenset[str]
     owned: bool = True
+    attnums: Mapping[str, int] = field(default_factory=dict)
+    """The numbers of the table's columns, by name."""
+    mark: str = ""
+    """The fingerprint the relation has, or gets, on record."""
 
     @property
     def name(self) -> TableName:
@@ -95,14 +99,17 @@ def checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def relation_fingerprint(plan: TablePlan) -> str:
-    """Checksum over what an image's places mean: ordered columns with their types, and the key."""
-    return places_fingerprint([(column.source, column.source_type) for column in plan.columns], plan.key)
+def relation_fingerprint(
+    columns: Sequence[tuple[str, str]], key: Sequence[str], attnums: Sequence[int] = (), after: int = 0
+) -> str:
+    """Checksum over what an image's places mean: ordered columns (name and type), their numbers, and the key.
 
-
-def places_fingerprint(columns: Sequence[tuple[str, str]], key: Sequence[str]) -> str:
-    """The same of columns with their types."""
-    return checksum("\n".join([*(f"{name}\t{kind}" for name, kind in columns), "", *key]))
+    Installations from before have none of the numbers. ``after``: the relation it takes the place of, though it is as that one.
+    """
+    places = [f"{name}\t{kind}" for name, kind in columns]
+    if attnums:
+        places = [f"{place}\t{number}" for place, number in zip(places, attnums, strict=True)]
+    return checksum("\n".join([*places, "", *key, *([f"after {after}"] if after else [])]))
 
 
 def function_name(topology: str, table: TableName) -> str:
@@ -177,6 +184,8 @@ def _render_function(capture: Capture) -> str:
         "wanted_names": quoted(wanted),
         "wanted_test": _wanted_test(plan, wanted),
         "wanted_types": ", ".join(f"({literal(name)}, {literal(_type(plan, name))})" for name in wanted),
+        "by_attnum": _by_attnum({capture.attnums.get(name, 0): name for name in wanted}),
+        "partitioned": "true" if plan.source.kind == "partitioned" else "false",
         "wanted_count": str(len(wanted)),
         "relation": str(capture.relation),
         "new_columns": quoted(columns, f"{new}."),
@@ -198,6 +207,11 @@ def _wanted_test(plan: TablePlan, wanted: Sequence[str]) -> str:
     for name in filter_columns(plan):
         tests.append(f"format_type(pg_typeof({quote(name)}), null) = {literal(_type(plan, name))}")
     return " and ".join(tests)
+
+
+def _by_attnum(names: Mapping[int, str]) -> str:
+    """The wanted columns in the order of their numbers, with nothing for numbers that others have."""
+    return ", ".join(literal(names[number]) if number in names else "null" for number in range(1, max(names) + 1))
 
 
 def _type(plan: TablePlan, name: str) -> str:

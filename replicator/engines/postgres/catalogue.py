@@ -17,10 +17,12 @@ _ACTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A catalogue with what only this engine needs: the tables' oids, and the settings each column's text depends on."""
+    """A catalogue with what only this engine needs: numbers of tables and columns, and the settings a column's text needs."""
 
     catalogue: Catalogue
     oids: Mapping[TableName, int]
+    attnums: Mapping[int, Mapping[str, int]]
+    """By table the columns' numbers (pg_attribute): one that was dropped and added again has another."""
     type_settings: Mapping[tuple[int, str], frozenset[str]]
     version: int
 
@@ -37,10 +39,14 @@ def read_inventory(connection: PostgresConnection) -> Inventory:
         ((version, number),) = rows(connection, "catalogue", "version")
         tables = rows(connection, "catalogue", "tables")
         oids = [row[0] for row in tables]
-        columns = _columns(rows(connection, "catalogue", "columns", oids))
+        described = rows(connection, "catalogue", "columns", oids)
         uniques = _uniques(rows(connection, "catalogue", "uniques", oids))
         foreign_keys = _foreign_keys(rows(connection, "catalogue", "foreign_keys", oids))
         settings = rows(connection, "catalogue", "type_settings", oids)
+    columns = _columns(described)
+    attnums: dict[int, dict[str, int]] = defaultdict(dict)
+    for row in described:
+        attnums[int(str(row[0]))][str(row[1])] = int(str(row[-1]))
     shapes = {}
     for oid, schema, name, kind, estimate in tables:
         own = uniques[oid]
@@ -56,6 +62,7 @@ def read_inventory(connection: PostgresConnection) -> Inventory:
     return Inventory(
         catalogue=Catalogue(Engine.POSTGRES, str(version), shapes),
         oids={TableName(str(row[1]), str(row[2])): int(str(row[0])) for row in tables},
+        attnums=attnums,
         type_settings={
             (int(str(oid)), str(column)): frozenset(map(str, _list(names))) for oid, column, names in settings
         },
@@ -65,7 +72,7 @@ def read_inventory(connection: PostgresConnection) -> Inventory:
 
 def _columns(found: Sequence[tuple[object, ...]]) -> Mapping[object, list[ColumnShape]]:
     columns: dict[object, list[ColumnShape]] = defaultdict(list)
-    for oid, name, kind, not_null, generated, always, collation, default in found:
+    for oid, name, kind, not_null, generated, always, collation, default, _ in found:
         columns[oid].append(ColumnShape(
             name=str(name), type=str(kind), not_null=bool(not_null), generated=bool(generated),
             identity_always=bool(always), collation=str(collation), default=str(default),

@@ -1,18 +1,22 @@
 """Chunks of a backfill at a PostgreSQL source: rows of one table in key order, as they are in a snapshot.
 
 Keys are compared by the server alone, with the operators of their types and of the columns' collations. A place in the order
-is a record literal of the key as the server spells it.
+is a record literal of the key as the server spells it, behind a sign of the order itself: a place in an order that the table
+does not have any more is none, and the rows are gone through from the beginning.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection, translated
 from replicator.engines.postgres.copying import copy_out
+from replicator.errors import RetryableError
 from replicator.model import Chunk, ChunkRequest, Relation, TablePlan
 from replicator.ports import OutboxBlock
 from replicator.records import encode_record, parse_record
@@ -21,6 +25,7 @@ from replicator.sqlfiles import literal, quote, quoted
 _SQL = "sql/postgres/chunk.sql"
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_SIGN = 8
 _IMAGE, _PREFIX = 5, 3
 """Place of the image in a line of the COPY; of the first value in a line of numbered plain rows."""
 
@@ -33,18 +38,20 @@ class ChunkRows:
         place: how messages name the database.
         wanted: what was asked for.
         relation: what the places of an image mean.
+        sign: of the order they come in.
         statement: the COPY; empty where nothing is to be read now.
         values: a query of the same rows value by value; empty where there is none. Then they can be had as PlainRows.
     """
 
     def __init__(
-        self, connection: PostgresConnection, place: str, wanted: ChunkRequest, relation: Relation, statement: str,
-        values: str = "",
+        self, connection: PostgresConnection, place: str, wanted: ChunkRequest, relation: Relation, sign: str,
+        statement: str, values: str = "",
     ) -> None:  # fmt: skip
         self._connection = connection
         self._place = place
         self._wanted = wanted
         self._relation = relation
+        self._sign = sign
         self._statement = statement
         self._values = values
         self._first: int | None = None
@@ -97,8 +104,8 @@ class ChunkRows:
         places = [self._relation.columns.index(name) for name in self._relation.key]
         if self._first is None:
             values = parse_record(_unescaped(fields[_IMAGE]))
-            return encode_record([values[place] for place in places])
-        return encode_record([_unescaped(fields[self._first + place]) for place in places])
+            return self._sign + encode_record([values[place] for place in places])
+        return self._sign + encode_record([_unescaped(fields[self._first + place]) for place in places])
 
 
 def _unescaped(field: bytes) -> str:
@@ -106,12 +113,36 @@ def _unescaped(field: bytes) -> str:
     return _ESCAPED.sub(lambda match: _ESCAPES.get(match.group(1), match.group(1)), field).decode()
 
 
-def key_schemas(connection: PostgresConnection, plan: TablePlan) -> tuple[str, ...]:
-    """The schemas of the operators that compare the key's values, column by column."""
+@dataclass(frozen=True, slots=True)
+class KeyOrder:
+    """The order of a table's keys: where each column's operators are, its type, and a sign that another order does not have."""
+
+    schemas: Sequence[str]
+    types: Sequence[str]
+    sign: str
+
+
+def hold(connection: PostgresConnection, plan: TablePlan) -> None:
+    """Keep a plan's source table as it is until the connection's transaction ends; see ``require_as_seen``."""
+    name = {"schema": plan.source.name.schema, "table": plan.source.name.name}
+    connection.execute(piece("hold", name, key=quoted(tuple(plan.key), "t."), only=only(plan)).encode())
+
+
+def require_as_seen(connection: PostgresConnection, place: str) -> None:
+    """Raises RetryableError where a table that was read has been rewritten since the connection's snapshot was taken.
+
+    To that snapshot such a table is empty.
+    """
+    if not rows(connection, "chunk", "is_as_seen")[0][0]:
+        raise RetryableError(f"{place}: a table was altered or emptied just before it was read; it is read anew")
+
+
+def key_order(connection: PostgresConnection, plan: TablePlan) -> KeyOrder:
+    """The order of a plan's source table as it is now. Its sign is another, too, when the row filter is: more rows may pass."""
     name = plan.source.name
-    return tuple(
-        str(row[0]) for row in rows(connection, "chunk", "key_schemas", name.schema, name.name, list(plan.key))
-    )
+    found = rows(connection, "chunk", "key_order", name.schema, name.name, list(plan.key))
+    schemas, types, spelled = zip(*(map(str, row) for row in found), strict=True)
+    return KeyOrder(schemas, types, hashlib.sha256(", ".join((*spelled, inside(plan))).encode()).hexdigest()[:_SIGN])
 
 
 class KeyRange:
@@ -119,31 +150,26 @@ class KeyRange:
 
     Args:
         plan: the table's.
-        operators: where the key's operators are, column by column.
+        in_order: the order of its key.
         wanted: what was asked for.
     """
 
-    def __init__(self, plan: TablePlan, operators: Sequence[str], wanted: ChunkRequest) -> None:
+    def __init__(self, plan: TablePlan, in_order: KeyOrder, wanted: ChunkRequest) -> None:
         self._plan = plan
-        self._names = [{"operators": schema} for schema in operators]
+        self._names = [{"operators": schema} for schema in in_order.schemas]
+        self._types = dict(zip(plan.key, in_order.types, strict=True))
+        self.sign = in_order.sign
         self.wanted = wanted
 
     @property
     def behind(self) -> str:
         """Whether a row lies behind the last chunk."""
-        values = parse_record(self.wanted.behind) if self.wanted.behind is not None else []
-        if len(values) != len(self._plan.key):
-            return "true"  # the first chunk, or the key is over other columns now: from the start
+        sign, place = (self.wanted.behind or "")[:_SIGN], (self.wanted.behind or "")[_SIGN:]
+        if sign != self.sign:
+            return "true"  # the first chunk, or the order is another now: from the start, and rows that are there cost little
+        values = parse_record(place)
         typed = [self._typed(literal(str(value)), name) for value, name in zip(values, self._plan.key, strict=True)]
-        if all(names == self._names[0] for names in self._names):
-            return piece("behind", self._names[0], key=quoted(self._plan.key, "t."), values=", ".join(typed))
-        columns = [f"t.{quote(name)}" for name in self._plan.key]
-        test = "false"
-        for names, column, value in reversed(list(zip(self._names, columns, typed, strict=True))):
-            first = piece("behind", names, key=column, values=value)
-            same = piece("same_value", names, column=column, value=value)
-            test = piece("behind_in_part", first=first, same=same, rest=test)
-        return test
+        return beyond(self._plan.key, [names["operators"] for names in self._names], typed)
 
     @property
     def order(self) -> str:
@@ -181,7 +207,21 @@ class KeyRange:
         )
 
     def _typed(self, value: str, name: str) -> str:
-        return piece("typed", value=value, type=self._plan.source.column(name).type)
+        return piece("typed", value=value, type=self._types[name])
+
+
+def beyond(key: Sequence[str], operators: Sequence[str], values: Sequence[str]) -> str:
+    """Whether the key of the row ``t`` is greater than these values; ``operators``: the schema of each column's."""
+    names = [{"operators": schema} for schema in operators]
+    if all(each == names[0] for each in names):
+        return piece("behind", names[0], key=quoted(tuple(key), "t."), values=", ".join(values))
+    columns = [f"t.{quote(name)}" for name in key]
+    test = "false"
+    for each, column, value in reversed(list(zip(names, columns, values, strict=True))):
+        first = piece("behind", each, key=column, values=value)
+        same = piece("same_value", each, column=column, value=value)
+        test = piece("behind_in_part", first=first, same=same, rest=test)
+    return test
 
 
 def site_values(plan: TablePlan, relation: Relation, span: KeyRange) -> str:

@@ -62,11 +62,19 @@ class Decisions:
         found = verdicts.find_conflicts(move=move, origin=self._session.link.origin)
         if not self._session.run(found, feed, lane.number).rowcount:
             return
+        if loaded is not None and loaded.asks and self._answers and lane.plan.direction.falls:
+            self._mark_in_flight(lane)
         with psycopg.RawServerCursor(self._session.connection, "replicator_conflicts") as cursor:
             cursor.itersize = _CHUNK
             cursor.execute(conflicts_sql("read_found").encode(), (lane.number,))
             for row in cursor:
                 yield self._conflict(lane, verdicts.targets, row, loaded)
+
+    def _mark_in_flight(self, lane: Lane) -> None:
+        """Mark rows of a backfill that stand against what the site had not seen when they were read."""
+        here, link = self._session.read_captured(lane.plan.target), self._session.link
+        given = lane.number, here, self._backfills.seen, link.origin, route_to(self._session)
+        self._session.run(conflicts_sql("mark_in_flight"), *given)
 
     def _conflict(self, lane: Lane, names: Sequence[str], row: tuple[object, ...], loaded: Prefer | None) -> Conflict:
         (

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
+from replicator.engines.postgres.positions import lsn_of, snapshot_of, spelled_lsn
 from replicator.engines.postgres.slices import own_route
 from replicator.engines.postgres.windows import START
-from replicator.errors import SetupError
+from replicator.errors import SetupError, StaleError
 from replicator.model import Engine, LinkName, Position
-from replicator.ports.epochs import Begun
+from replicator.ports.epochs import Begun, Reached
 
 _NOWHERE = "rejoin"
 """A position of no centre: the link from the centre waits for the one to the centre."""
+_TRIES = 10
+"""Others write our tables meanwhile: rows that were passed are deleted, links of other topologies acknowledge."""
 
 
 class PostgresEpochs:
@@ -31,10 +34,20 @@ class PostgresEpochs:
         self._nowhere = START if centre is Engine.POSTGRES else Position(f"{_NOWHERE}:0:0")
         self._opened: PostgresConnection | None = None
 
-    def begin_at_site(self, link: LinkName, newest: int, *, rises: bool, falls: bool, copy: bool) -> Begun:
+    def begin_at_site(
+        self, link: LinkName, newest: int, reached: Reached | None, *, rises: bool, falls: bool, copy: bool
+    ) -> Begun:
         """See ports.Epochs."""
+        for _ in range(_TRIES):
+            with suppress(StaleError):
+                return self._begin_at_site(link, newest, reached, rises=rises, falls=falls, copy=copy)
+        return self._begin_at_site(link, newest, reached, rises=rises, falls=falls, copy=copy)
+
+    def _begin_at_site(
+        self, link: LinkName, newest: int, reached: Reached | None, *, rises: bool, falls: bool, copy: bool
+    ) -> Begun:
         topology = link.topology
-        with self._transaction() as connection:
+        with self._transaction("see_one_snapshot") as connection:
             _run(connection, "renew", copy)
             if copy:
                 _run(connection, "inherit", link.text, topology)
@@ -44,8 +57,13 @@ class PostgresEpochs:
                 _run(connection, "drop_outbox", topology)
                 _run(connection, "drop_ticks")
                 _run(connection, "go_on_from_now", link.text, topology)
+            elif reached is not None and reached.proven:
+                snapshot, log = snapshot_of(reached.position), spelled_lsn(lsn_of(reached.position))
+                _run(connection, "drop_passed", topology, newest, snapshot, log)
+            else:
+                place = None if reached is None or lsn_of(reached.position) else snapshot_of(reached.position)
+                _run(connection, "drop_processed", topology, newest, link.text, place)
             _run(connection, "unexpire", link.text)
-            _run(connection, "drop_processed", topology, newest)
             connection.execute(sqlfiles.statement("sql/postgres/target.sql", "record_clock").encode(), (newest,))
             found = rows(connection, "epochs", "read_acknowledged", link.text)
             position = Position(str(found[0][0])) if found else None
@@ -77,11 +95,13 @@ class PostgresEpochs:
             _run(connection, "let_fall", link.topology, link.site)
 
     @contextmanager
-    def _transaction(self) -> Iterator[PostgresConnection]:
+    def _transaction(self, *first: str) -> Iterator[PostgresConnection]:
         with translated(describe(self._url)):
             if self._opened is None or self._opened.closed:
                 self._opened = connect(self._url, application_name="replicator rejoin")
             with self._opened.transaction():
+                for name in first:
+                    _run(self._opened, name)
                 if not rows(self._opened, "install", "our_schema")[0][0]:
                     raise SetupError(f"{describe(self._url)}: not installed", hint="run: replicator install")
                 yield self._opened

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replicator.engines.postgres import central
-from replicator.engines.postgres.capture import Capture, Trigger, bare_type, places_fingerprint, relation_fingerprint
+from replicator.engines.postgres.capture import Capture, Trigger, bare_type
 from replicator.engines.postgres.catalogue import Inventory, read_inventory, rows
 from replicator.engines.postgres.central import CentralCapture
 from replicator.engines.postgres.chains import Follower, texts_used
 from replicator.engines.postgres.connection import PostgresConnection
+from replicator.engines.postgres.relations import RelationRecord, choose, is_of
 from replicator.errors import SetupError
 from replicator.model import CentralTable, TableName, TablePlan, TableShape
 
@@ -22,19 +23,6 @@ _TEXT_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "money": ("lc_monetary",),
 }  # fmt: skip
 """What the texts of plain types depend on, for tables that are not there yet; else the catalogue says it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RelationRecord:
-    """A row of ``replicator.relation``."""
-
-    id: int
-    table: TableName
-    columns: tuple[str, ...]
-    key: tuple[str, ...]
-    fingerprint: str
-    retired: bool
-    loaded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +48,18 @@ class Installed:
 
     def captures(self, topology: str, plans: Sequence[TablePlan]) -> list[Capture]:
         """The plans as captured tables: relation numbers given out, and the way to capture chosen."""
-        known = {(record.table, record.fingerprint): record.id for record in self.relations}
         free = self.next_relation
         made = []
         for plan in plans:
-            number = known.get((plan.source.name, relation_fingerprint(plan)))
-            if number is None:
-                number, free = free, free + 1
             oid = self.inventory.oids.get(plan.source.name, 0)
+            attnums = self.inventory.attnums.get(oid, {})
+            number, mark = choose(plan, attnums, self.relations)
+            if not number:
+                number, free = free, free + 1
             made.append(Capture(
                 plan=plan, topology=topology, relation=number, settings=self._settings(plan),
                 by_row=plan.source.kind != "table" or oid in self.rowwise, owned=oid in self.owned,
+                attnums=attnums, mark=mark,
             ))  # fmt: skip
         return made
 
@@ -140,16 +129,25 @@ class Installed:
         return next((record for record in self.relations if record.id == capture.relation), None)
 
     def predecessor(self, capture: Capture) -> RelationRecord | None:
-        """The version captured so far, where the new one differs from it by columns alone: same table, triggers, types, key."""
+        """The version captured so far, where the new one has but more columns: same table, triggers, key, types, and numbers.
+
+        Not one whose rows were captured by name while one of its columns was called otherwise.
+        """
         found = [r for r in self.relations if r.table == capture.name and not r.retired and r.loaded]
         shape = self.inventory.catalogue.tables.get(capture.name)
         if not found or shape is None or len(self.own_triggers(capture)) < len(capture.triggers()):
             return None
         kinds = {column.name: column.type for column in shape.columns}
         record = found[-1]
-        same = all(name in kinds for name in record.columns) and record.key == capture.plan.key
-        mark = places_fingerprint([(name, kinds[name]) for name in record.columns], record.key) if same else ""
-        return record if mark == record.fingerprint else None
+        same = all(name in kinds for name in record.columns) and record.key == capture.plan.key and not record.torn
+        columns = [(name, kinds[name]) for name in record.columns if same]
+        fits = same and is_of(record, columns, record.key, capture.attnums, self.relations)
+        return record if fits else None
+
+    def operators(self, plan: TablePlan) -> list[str]:
+        """The schemas of the operators that compare the key's values, column by column."""
+        kinds = [bare_type(plan.source.column(name).type) for name in plan.key]
+        return [self.equalities.get(kind, "pg_catalog") for kind in kinds]
 
     def own_triggers(self, capture: Capture | CentralCapture) -> tuple[Trigger, ...]:
         """Triggers of this topology on the table, as they are."""
@@ -163,8 +161,8 @@ class Installed:
         return frozenset(found)
 
 
-def read_installed(connection: PostgresConnection, topology: str) -> Installed:
-    """Everything of one topology, and what all share."""
+def read_installed(connection: PostgresConnection, topology: str, *, outbox: bool = False) -> Installed:
+    """Everything of one topology, and what all share. ``outbox``: it is looked through for rows captured by name."""
     inventory = read_inventory(connection)
     oids = list(inventory.oids.values())
     ((migrated, has_schema),) = rows(connection, "install", "our_schema")
@@ -186,22 +184,24 @@ def read_installed(connection: PostgresConnection, topology: str) -> Installed:
     }
     if not migrated:
         return Installed(**base)  # type: ignore[arg-type]  # the names are the fields' own
+    torn = {row[0] for row in rows(connection, "install", "torn", topology)} if outbox else set()
+    records = tuple(map(_record, rows(connection, "install", "relations", topology)))
     return Installed(
         **base,  # type: ignore[arg-type]
         migrations={int(str(number)): str(mark) for number, mark in rows(connection, "install", "migrations")},
         has_identity=bool(rows(connection, "install", "has_identity")[0][0]),
         topologies=tuple(str(row[0]) for row in rows(connection, "install", "topologies")),
-        relations=tuple(map(_record, rows(connection, "install", "relations", topology))),
+        relations=tuple(replace(record, torn=record.id in torn) for record in records),
         feeds=frozenset(str(row[0]) for row in rows(connection, "install", "feeds")),
         next_relation=int(str(rows(connection, "install", "next_relation")[0][0])),
     )
 
 
 def _record(row: tuple[object, ...]) -> RelationRecord:
-    number, schema, table, columns, key, mark, retired, loaded = row
+    number, schema, table, columns, key, mark, retired, loaded, oid, attnums = row
     return RelationRecord(
         int(str(number)), TableName(str(schema), str(table)), _texts(columns), _texts(key), str(mark), bool(retired),
-        bool(loaded),
+        bool(loaded), int(str(oid)), tuple(map(int, _texts(attnums))),
     )  # fmt: skip
 
 

@@ -6,12 +6,12 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import psycopg
 
 from replicator import sqlfiles
-from replicator.engines.postgres import central, planned
+from replicator.engines.postgres import central, gone, planned
 from replicator.engines.postgres.capture import Capture, function_name, trigger_names
 from replicator.engines.postgres.catalogue import read_inventory, rows
 from replicator.engines.postgres.central import CentralCapture
@@ -74,6 +74,17 @@ class PostgresInstaller(Recorded):
                 return {}
             found = rows(self._connection, "install", "captured", topology)
         return {TableName(str(schema), str(name)): _texts(columns) for schema, name, columns in found}
+
+    def list_renamed(self, topology: str) -> Mapping[TableName, TableName]:
+        """See ports.Installable."""
+        with translated(self._place):
+            if not rows(self._connection, "install", "our_schema")[0][0]:
+                return {}
+            found = rows(self._connection, "install", "renamed", topology)
+        return {TableName(str(was), str(old)): TableName(str(now), str(new)) for was, old, now, new in found}
+
+    def set_aside(self, topology: str, table: TableName) -> None:
+        """See ports.Installable: what waits here is whole, and goes on."""
 
     def read_catalogue(self) -> Catalogue:
         """All user tables with columns, keys, unique and foreign keys; five queries whatever the number of tables."""
@@ -150,8 +161,10 @@ class PostgresInstaller(Recorded):
             message = f"not as planned for topology {topology}: {step.purpose}"
             yield Finding(self._place, step.object, False, message, "run: replicator install", warning=True)
 
-    def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
-        """What is missing or drifted for capturing these tables.
+    def plan_site(
+        self, topology: str, plans: Sequence[TablePlan], *, unqueued: Collection[TableName] = ()
+    ) -> DatabasePlan:
+        """What is missing or drifted for capturing these tables. See ports.Installable.
 
         Raises SetupError for a table that cannot be captured, or when a migration that ran here was edited.
         """
@@ -161,11 +174,20 @@ class PostgresInstaller(Recorded):
                     f"{self._place}: table {plan.source.name} cannot be captured", hint="run: replicator check"
                 )
         with translated(self._place):
-            installed = read_installed(self._connection, topology)
+            installed = read_installed(self._connection, topology, outbox=True)
         wanted = {plan.source.name for plan in plans}
-        left = sorted({record.table for record in installed.relations if not record.retired} - wanted)
-        steps = list(self._site_steps(topology, plans, installed))
-        return planned.database_plan(self._place, steps, [f"triggers on {table}" for table in left])
+        present, carried = gone.carry(topology, wanted, installed)
+        there = present.inventory.catalogue.tables.keys() - wanted
+        left = sorted({record.table for record in present.relations if not record.retired} & there)
+        steps = [*carried, *gone.give_up(topology, wanted, present), *self._site_steps(topology, plans, present)]
+        steps += gone.drop_functions(topology, carried, installed)
+        spared = [step.queues for step in steps if step.queues is not None and step.queues in unqueued]
+        renamed = {record.table for record in present.relations} - {record.table for record in installed.relations}
+        # Its rows, queued again as if new, would stand against what the other side has written meanwhile.
+        unread = renamed & {plan.source.name for plan in plans if plan.direction.falls} | set(spared)
+        loaded = {each.name: planned.mark_loaded(each) for each in present.captures(topology, plans) if unread}
+        steps = [loaded[step.queues] if step.queues is not None and step.queues in unread else step for step in steps]
+        return planned.database_plan(self._place, steps, [f"triggers on {table}" for table in left], spared)
 
     def _site_steps(
         self, topology: str, plans: Sequence[TablePlan], installed: Installed
@@ -343,7 +365,7 @@ def _capture_steps(capture: Capture, installed: Installed) -> Iterator[PlannedSt
         before = installed.predecessor(capture)
         added = [c.source for c in capture.plan.columns if before is not None and c.source not in before.columns]
         if before is None or added:
-            yield planned.capture_existing(capture, added)
+            yield planned.capture_existing(capture, installed.operators(capture.plan), added)
         else:
             yield planned.mark_loaded(capture)
 
@@ -353,8 +375,9 @@ def _trigger_steps(capture: Capture | CentralCapture, installed: Installed) -> I
     record = installed.record(capture)
     if record is None or record.retired:
         yield planned.add_relation(capture)
-    if installed.functions.get(capture.function) != capture.fingerprint:
-        yield planned.create_capture(capture)
+    mark = installed.functions.get(capture.function)
+    if mark != capture.fingerprint:
+        yield planned.create_capture(capture, stopped=mark == "stopped")
     if not _has_triggers(capture, installed):
         present = installed.own_triggers(capture)
         names = set(trigger_names(capture.topology).values())

@@ -289,7 +289,7 @@ class Lane:
         return f"{staging} collate {collation}" if collation else staging
 
     @property
-    def _respelled(self) -> bool:
+    def respelled(self) -> bool:
         """Whether a key may be written anew as an equal value: 1.0 as 1.00, or in other letters where case is nothing."""
         shape = self.plan.target_shape
         key = [shape.column(self.plan_column(i).target) for i in self.key]
@@ -384,7 +384,7 @@ class Lane:
         return piece("same_image", current=self.target_values, base=self.fitted("c.b"))
 
     def _set(self, move: bool) -> str:
-        plain = [i for i in self.live if move or self._respelled or i not in self.key]
+        plain = [i for i in self.live if move or self.respelled or i not in self.key]
         return ", ".join(f"{quote(self.plan_column(i).target)} = c.a{i}" for i in plain or self.key)
 
     def render(self, name: str, **fragments: str) -> str:

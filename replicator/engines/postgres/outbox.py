@@ -18,6 +18,8 @@ from replicator.model import OutboxFacts, TableName
 _SQL = "sql/postgres/purge.sql"
 _COUNTED = 1 << 30
 """A larger outbox is not counted row by row."""
+_BEHIND = 2_000_000
+"""Changes that wait are counted up to here; of more, the whole outbox is taken to wait."""
 
 
 class PostgresOutbox:
@@ -41,11 +43,18 @@ class PostgresOutbox:
                 return None
             (found,) = rows(connection, "purge", "measure", self._topology)
             counted: Sequence[object] = rows(connection, "purge", "count_changes", _COUNTED)[0] if count else (None, 0)
+            waiting, heard_at = self._waiting() if count else (None, 0)
         size, top, clock, sampled_at, sampled, stopped_at, resumed_at = (int(str(n or 0)) for n in found[:7])
         return OutboxFacts(
             size, top, clock, sampled_at, sampled, self._free(), None if counted[0] is None else int(str(counted[0])),
-            int(str(counted[1])), stopped_at, resumed_at, str(found[7] or ""),
+            int(str(counted[1])), stopped_at, resumed_at, str(found[7] or ""), waiting, heard_at,
         )  # fmt: skip
+
+    def _waiting(self) -> tuple[int | None, int]:
+        """Bytes of what is not delivered yet, ``None`` where that is too much to count; and who was heard of longest ago."""
+        behind, each, heard_at = rows(self._connection, "purge", "read_waiting", self._topology, _BEHIND)[0]
+        known = int(str(behind)) < _BEHIND
+        return int(str(behind)) * int(str(each)) if known else None, int(str(heard_at or 0))
 
     def _free(self) -> int | None:
         if not self._connection.info.host.startswith("/"):
@@ -63,7 +72,7 @@ class PostgresOutbox:
             if run(self._connection, "take_sample", file="purge"):
                 run(self._connection, "forget_samples", file="purge")
 
-    def stop_capture(self, reason: str) -> None:
+    def stop_capture(self, reason: str) -> str:
         """See ports.Outbox. The capturing functions are emptied; no user's table is touched.
 
         Raises SetupError where changes come from the log: what is not read of it stays on the server's disk all the same.
@@ -81,6 +90,7 @@ class PostgresOutbox:
                     text = sqlfiles.render(sqlfiles.statement(_SQL, step), identifiers={"function": str(name)})
                     self._connection.execute(text.encode(), prepare=False)
             run(self._connection, "record_stop", self._topology, reason, file="purge")
+        return ""
 
     def expire_slowest(self, silent_seconds: float) -> str:
         """See ports.Outbox."""
@@ -88,10 +98,10 @@ class PostgresOutbox:
             found = rows(self._connection, "purge", "expire_slowest", self._topology, silent_seconds)
         return str(found[0][0]) if found else ""
 
-    def forget_stop(self) -> None:
+    def forget_stop(self, resumed_at: int) -> None:
         """See ports.Outbox."""
         with translated(self._place):
-            run(self._connection, "forget_stop", self._topology, file="purge")
+            run(self._connection, "forget_stop", self._topology, resumed_at, file="purge")
 
     def close(self) -> None:
         """See ports.Outbox."""

@@ -12,11 +12,12 @@ from replicator.engines.postgres.capture import (
     SETTINGS,
     Capture,
     checksum,
-    relation_fingerprint,
+    function_name,
     render_body,
     render_triggers,
 )
 from replicator.engines.postgres.central import CentralCapture
+from replicator.engines.postgres.chunks import beyond
 from replicator.model import DatabasePlan, Engine, ForeignKeyShape, PlannedStatement, TableName, TableShape
 from replicator.sqlfiles import literal, quote, quoted
 
@@ -57,9 +58,9 @@ def shared_functions() -> Iterable[tuple[str, str, str, str]]:
             yield match.group(1), match.group(2), text, checksum(text)
 
 
-def create_function(name: str, arguments: str, body: str, mark: str, purpose: str) -> PlannedStatement:
-    """Creates or replaces a function and stores its fingerprint in its comment, in one transaction."""
-    fragments = {"body": body, "arguments": arguments, "comment": literal(f"replicator {mark}")}
+def create_function(name: str, arguments: str, body: str, mark: str, purpose: str, first: str = "") -> PlannedStatement:
+    """Creates or replaces a function and stores its fingerprint in its comment, in one transaction begun with ``first``."""
+    fragments = {"body": body, "arguments": arguments, "comment": literal(f"replicator {mark}"), "first": first}
     return PlannedStatement(purpose, _render("create_function", fragments, function=name), f"replicator.{name}")
 
 
@@ -71,10 +72,11 @@ def create_event_triggers() -> PlannedStatement:
     return PlannedStatement("notice changes of tables at once", _render("create_event_triggers"), "event triggers")
 
 
-def create_capture(capture: Capture | CentralCapture) -> PlannedStatement:
-    """The capture function of one table."""
+def create_capture(capture: Capture | CentralCapture, *, stopped: bool = False) -> PlannedStatement:
+    """The capture function of one table. ``stopped``: writers have got by it, and must have ended when it is back."""
     purpose = f"write what captures {capture.name}"
-    return create_function(capture.function, "", capture.body.strip(), capture.fingerprint, purpose)
+    first = _render("wait_for_writers", schema=capture.name.schema, table=capture.name.name) if stopped else ""
+    return create_function(capture.function, "", capture.body.strip(), capture.fingerprint, purpose, first)
 
 
 def create_triggers(capture: Capture | CentralCapture, drops: Sequence[str]) -> PlannedStatement:
@@ -93,7 +95,7 @@ def add_relation(capture: Capture | CentralCapture) -> PlannedStatement:
         key, mark = capture.table.key, central.relation_fingerprint(capture.table)
         columns = key
     else:
-        key, mark = capture.plan.key, relation_fingerprint(capture.plan)
+        key, mark = capture.plan.key, capture.mark
         columns = tuple(column.source for column in capture.plan.columns)
     fragments = {
         "id": str(capture.relation),
@@ -121,13 +123,16 @@ def look_again(capture: CentralCapture) -> PlannedStatement:
 
 
 def mark_loaded(capture: Capture) -> PlannedStatement:
-    """Says that a version's rows have all come under the one before."""
+    """Says that nothing is to be done about the rows a table has: they came under the version before, or come otherwise."""
     text = _render("mark_loaded", {"relation": str(capture.relation)})
     return PlannedStatement(f"go on with {capture.name}", text, f"relation {capture.relation}")
 
 
-def capture_existing(capture: Capture, added: Sequence[str] = ()) -> PlannedStatement:
-    """Puts the rows a table has already into the outbox; only what ``added`` columns hold, where all else was captured."""
+def capture_existing(capture: Capture, operators: Sequence[str], added: Sequence[str] = ()) -> PlannedStatement:
+    """Puts the rows a table has already into the outbox; only what ``added`` columns hold, where all else was captured.
+
+    ``operators``: where those that compare the key's values are, column by column.
+    """
     plan = capture.plan
     old = ", ".join("null" if column.source in added else f"t.{quote(column.source)}" for column in plan.columns)
     condition = quote("t").join(plan.where.postgres) if plan.where else "true"
@@ -136,7 +141,7 @@ def capture_existing(capture: Capture, added: Sequence[str] = ()) -> PlannedStat
         "columns": quoted([column.source for column in plan.columns], "t."),
         "key": quoted(plan.key, "t."),
         "key_fields": ", ".join(f"t.{quote(name)} as k{place}" for place, name in enumerate(plan.key)),
-        "last": ", ".join(f"last.k{place}" for place in range(len(plan.key))),
+        "behind": beyond(plan.key, operators, [f"last.k{place}" for place in range(len(plan.key))]),
         "filter": f"({condition}) and num_nonnulls({quoted(tuple(added), 't.')}) > 0" if added else condition,
         "before": old,
         "only_new": "true" if added else "false",
@@ -148,7 +153,7 @@ def capture_existing(capture: Capture, added: Sequence[str] = ()) -> PlannedStat
     template = sqlfiles.statement(_SQL, "capture_existing")
     text = render_body(template, "existing", {"schema": name.schema, "table": name.name}, fragments) + ";"
     what = f"the new columns of {name}" if added else f"the rows {name} has already"
-    return PlannedStatement(f"capture {what}", text, f"rows of {name}")
+    return PlannedStatement(f"capture {what}", text, f"rows of {name}", None if added else name)
 
 
 def create_tables(shapes: Sequence[TableShape], existing: frozenset[TableName]) -> list[PlannedStatement]:
@@ -162,6 +167,23 @@ def create_tables(shapes: Sequence[TableShape], existing: frozenset[TableName]) 
     made += [PlannedStatement(f"make table {shape.name}", _create_table(shape), str(shape.name)) for shape in ordered]
     known = existing | missing.keys()
     return made + [_add_foreign_key(s, key) for s in ordered for key in s.foreign_keys if key.parent in known]
+
+
+def rename_relation(topology: str, table: TableName, name: TableName) -> PlannedStatement:
+    """Puts on record what a captured table is called now."""
+    fragments = {
+        "topology": literal(topology), "schema": literal(table.schema), "table": literal(table.name),
+        "new_schema": literal(name.schema), "new_table": literal(name.name),
+    }  # fmt: skip
+    what = f"function {function_name(topology, table)}"
+    return PlannedStatement(f"go on with {table} as {name}", _render("rename_relation", fragments), what)
+
+
+def give_up(topology: str, table: TableName, function: str) -> PlannedStatement:
+    """Ends the capture of a table that is gone."""
+    fragments = {"topology": literal(topology), "schema": literal(table.schema), "table": literal(table.name)}
+    text = f"{_render('retire_table', fragments)}\n{_render('drop_function', function=function)}"
+    return PlannedStatement(f"give up {table}, which is gone", text, f"table {table}", gives_up=True)
 
 
 def drop_function(name: str) -> PlannedStatement:
@@ -181,10 +203,15 @@ def drop_schema() -> PlannedStatement:
     return PlannedStatement("remove our schema", _render("drop_schema"), "schema replicator")
 
 
-def database_plan(place: str, statements: Sequence[PlannedStatement], leftovers: Sequence[str] = ()) -> DatabasePlan:
+def database_plan(
+    place: str,
+    statements: Sequence[PlannedStatement],
+    leftovers: Sequence[str] = (),
+    unqueued: Sequence[TableName] = (),
+) -> DatabasePlan:
     """The statements as a plan with its fingerprint."""
     mark = checksum("\0".join(statement.sql for statement in statements)) if statements else ""
-    return DatabasePlan(place, Engine.POSTGRES, tuple(statements), mark, tuple(leftovers))
+    return DatabasePlan(place, Engine.POSTGRES, tuple(statements), mark, tuple(leftovers), tuple(unqueued))
 
 
 def _create_table(shape: TableShape) -> str:

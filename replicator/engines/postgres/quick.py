@@ -14,7 +14,7 @@ from replicator.engines.postgres.apply import Apply, Step, deletes_early
 from replicator.engines.postgres.decisions import Decisions
 from replicator.engines.postgres.lane import Lane
 from replicator.engines.postgres.parked import ParkedChanges
-from replicator.engines.postgres.session import Session, apply_sql
+from replicator.engines.postgres.session import Session
 from replicator.engines.postgres.stage import Stage
 from replicator.errors import RejectedError
 from replicator.model import Relation, Span
@@ -137,8 +137,8 @@ class Quick(Apply):
 
     def _is_distinct(self, number: int) -> bool:
         """Whether no row changes twice, so that nothing is to be netted."""
-        block = self._blocks[number]
-        return block.inserted == block.count or block.is_distinct(self._session.lane(number).key)
+        block, lane = self._blocks[number], self._session.lane(number)
+        return block.inserted == block.count or (not lane.respelled and block.is_distinct(lane.key))
 
     def _goes_straight(self, number: int) -> bool:
         """Whether the inserted rows go into the table as they are."""
@@ -146,8 +146,7 @@ class Quick(Apply):
         if not lane.inserts_straight or number not in self._distinct:
             return False
         if lane not in self._luck.takes_copy:
-            name = lane.plan.target
-            self._luck.takes_copy[lane] = bool(self._session.one(apply_sql("takes_copy"), name.schema, name.name)[0])
+            self._luck.takes_copy[lane] = self._session.takes_copy(lane.plan.target)
         return self._luck.takes_copy[lane]
 
     def _load_lane(self, lane: Lane, number: int, span: Span, *, text: bool) -> None:
@@ -166,7 +165,11 @@ class Quick(Apply):
         lane, (number,) = step.lane, step.values
         columns = quoted([*(name for name, _ in lane.plan.constants), *(lane.plan_column(i).target for i in lane.live)])
         prefix = b"".join(_field(value) + b"\t" for _, value in lane.plan.constants)
-        return self._copy(lane.render("copy_straight", columns=columns), self._blocks[number].inserts(prefix))
+        copied = self._copy(lane.render("copy_straight", columns=columns), self._blocks[number].inserts(prefix))
+        if not self._session.takes_copy(lane.plan.target):  # a rule may have been made since; now nobody can make one
+            self._luck.takes_copy[lane] = False
+            raise _NotCleanError
+        return copied
 
     def _copy(self, statement: str, lines: Iterable[bytes]) -> int:
         with self._session.connection.cursor() as cursor:

@@ -11,7 +11,7 @@ import psycopg
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
-from replicator.engines.postgres.chunks import key_schemas
+from replicator.engines.postgres.chunks import KeyOrder, hold, key_order, require_as_seen
 from replicator.engines.postgres.connection import PostgresConnection, connect, describe, translated
 from replicator.engines.postgres.events import read_change, read_events
 from replicator.engines.postgres.positions import snapshot_of
@@ -41,7 +41,6 @@ class Reading:
         self._watcher: PostgresConnection | None = None
         self._marker: PostgresConnection | None = None
         self._passed: tuple[Position | None, Position] = (None, START)
-        self._operators: dict[TableName, tuple[str, ...]] = {}
         self._incarnation = ""
 
     def _start(self, after: Position | None) -> Position:
@@ -79,12 +78,14 @@ class Reading:
             raise SetupError(f"{self._place}: {self._link} does not bring table {table}", hint="run: replicator plan")
         return plan
 
-    def _operators_of(self, connection: PostgresConnection, plan: TablePlan) -> tuple[str, ...]:
-        """Where the operators are that compare a table's keys; looked up once."""
-        known = self._operators.get(plan.source.name)
-        if known is None:
-            known = self._operators[plan.source.name] = key_schemas(connection, plan)
-        return known
+    def _order_of(self, connection: PostgresConnection, plan: TablePlan) -> KeyOrder:
+        """The order of a table's keys, which stays until the connection's transaction ends.
+
+        Raises RetryableError where the table is not as the transaction's snapshot shows it.
+        """
+        hold(connection, plan)
+        require_as_seen(connection, self._place)
+        return key_order(self._watch_connection(), plan)
 
     def _add_nonce(self, after: Position | None, upto: Position) -> str:
         """The stamp of a batch that has no outbox rows, by a connection of its own, which is kept while such batches come."""

@@ -70,6 +70,13 @@ class Recorded(ABC):
             ((seen,),) = rows(self._connection, "install", "read_seen")
         return int(str(seen))
 
+    def read_identity(self) -> str:
+        """See ports.Installable."""
+        with translated(self._place):
+            if not rows(self._connection, "install", "our_schema")[0][0]:
+                return ""
+            return str(rows(self._connection, "target", "read_identity")[0][0])
+
     def is_stopped(self, topology: str) -> bool:
         """Whether capture was stopped because the outbox was full, and not resumed."""
         with translated(self._place):

@@ -143,6 +143,7 @@ class PostgresRoutedSource(Reading):
         return PostgresBatch(
             connection, self._place, statement, None, Position(str(now)), known, more=more,
             marker=None if marker is None else Position(str(marker)), certify=self._certify(None, Position(str(now)), ""),
+            live=True,
         )  # fmt: skip
 
     def _certify(self, after: Position | None, upto: Position, stamp: str) -> Callable[[int, int, int], str]:
@@ -175,17 +176,16 @@ class PostgresRoutedSource(Reading):
         stamp = routed_stamp(connection, start, ranges, self._routes)
         return PostgresBatch(
             connection, self._place, statement, after, now, known, more=False, marker=marker,
-            certify=self._certify(after, now, stamp), loaded=loaded,
+            certify=self._certify(after, now, stamp), loaded=loaded, live=True,
         )  # fmt: skip
 
     def _read_chunk(self, connection: PostgresConnection, slices: Sequence[Slice], wanted: ChunkRequest) -> ChunkRows:
         """A chunk's rows, stamped like a whole state: not before any row's time."""
-        span = KeyRange(
-            self._plan_of(wanted.table), self._operators_of(connection, self._plan_of(wanted.table)), wanted
-        )
+        plan = self._plan_of(wanted.table)
+        span = KeyRange(plan, self._order_of(connection, plan), wanted)
         ((_, stamp, _, _),) = rows(connection, "routed", "state_marker", self._link.topology, self._link.site)
         part = next(each for each in slices if each.relation.table == wanted.table)
-        return ChunkRows(connection, self._place, wanted, part.relation, part.chunk(span, int(str(stamp))))
+        return ChunkRows(connection, self._place, wanted, part.relation, span.sign, part.chunk(span, int(str(stamp))))
 
     def estimate_rows(self, table: TableName) -> int:
         """See ports.Source."""

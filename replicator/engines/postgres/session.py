@@ -80,6 +80,10 @@ class Session:
         (row,) = self.run(sql, *parameters, prepare=prepare).fetchall()
         return row
 
+    def takes_copy(self, table: TableName) -> bool:
+        """Whether COPY does to a table what INSERT does. Once rows were copied, that stays so until the transaction ends."""
+        return bool(self.one(apply_sql("takes_copy"), table.schema, table.name, prepare=True)[0])
+
     @property
     def plans(self) -> Mapping[TableName, TablePlan]:
         """The link's plans by source table."""

@@ -135,10 +135,27 @@ class Settling:
             return
         if change.op == Op.TRUNCATE:
             self._correct_all(plan)
-        places = [change.columns.index(name) for name in plan.key]
-        images = [parse_record(image) for image in (change.before, change.after) if image is not None]
-        for key in {self.spell_key(plan, [values[place] for place in places]) for values in images}:
+        for key in sorted(self._keys_of(plan, [change])):
             self.correct(plan, key)
+
+    def correct_left(self, changes: Sequence[Staged], net: Sequence[Staged]) -> None:
+        """Send the rows that the net of a row's changes is not about any more: it left their keys again while it waited.
+
+        What came for them from here meanwhile the site has passed over, as it had changes of its own there.
+        """
+        plan = self.plan_of(changes[0].table)
+        if self._answers and plan.direction.falls:
+            for key in sorted(self._keys_of(plan, changes) - self._keys_of(plan, net)):
+                self.correct(plan, key)
+
+    def _keys_of(self, plan: TablePlan, changes: Sequence[Staged]) -> set[str]:
+        """The whole keys of all images of changes."""
+        found = set()
+        for change in changes:
+            places = [change.columns.index(name) for name in plan.key]
+            images = [parse_record(image) for image in (change.before, change.after) if image is not None]
+            found |= {self.spell_key(plan, [values[place] for place in places]) for values in images}
+        return found
 
     def _correct_all(self, plan: TablePlan) -> None:
         own = [piece("equals", left=f"t.{quote(name)}", right=literal(value)) for name, value in plan.constants]

@@ -116,9 +116,9 @@ class PostgresSource(Reading):
                 f"{self._place}: changes of table {wanted.table} are not captured, so its rows cannot be brought",
                 hint="run: replicator install",
             )
-        span = KeyRange(plan, self._operators_of(connection, plan), wanted)
+        span = KeyRange(plan, self._order_of(connection, plan), wanted)
         made = site_chunk(plan, relation, span), site_values(plan, relation, span)
-        return ChunkRows(connection, self._place, wanted, relation, *made)
+        return ChunkRows(connection, self._place, wanted, relation, span.sign, *made)
 
     def estimate_rows(self, table: TableName) -> int:
         """See ports.Source."""

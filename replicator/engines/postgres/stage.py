@@ -18,7 +18,7 @@ from replicator.engines.postgres.parked import LAST_ORDINAL, ParkedChanges, Stag
 from replicator.engines.postgres.session import Session, apply_sql
 from replicator.engines.postgres.values import to_record
 from replicator.errors import BatchError, RejectedError, RetryableError
-from replicator.model import Op, Relation, Span, TruncatePolicy
+from replicator.model import Op, Relation, Span, TableName, TruncatePolicy
 from replicator.ports import Base, Batch, OutboxBlock, PlainRows, RowBlock
 from replicator.sqlfiles import render, statement
 
@@ -36,7 +36,7 @@ WARY = 8
 
 
 class _LeftOutError(Exception):
-    """A row was left out without an error: by a trigger, which the careful way has to find."""
+    """A row was left out without an error, or may have been: by a trigger or a rule, which the careful way has to find."""
 
 
 class Stage:
@@ -113,20 +113,20 @@ class Stage:
         straight = not lane.wary and lane.place not in touched | self._parked.tables()
         lane.wary = max(lane.wary - 1, 0)
         loading = Loading(lane, plain.relation)
-        if straight and loading.goes_straight:
-            count = self._copy_whole(loading.copy_target, plain.read(numbered=False), check=True)
+        if straight and loading.goes_straight and self._session.takes_copy(lane.plan.target):
+            count = self._copy_whole(loading.copy_target, plain.read(numbered=False), lane.plan.target)
             if count is not None:
                 self.straight[lane] = count
                 return True
             lane.wary = WARY
-        count = self._copy_whole(lane.copy_rows, plain.read(numbered=True), check=False)
+        count = self._copy_whole(lane.copy_rows, plain.read(numbered=True))
         if count is not None:
             self.row_lanes.add(plain.relation)
             lane.passed_rows += count
         return count is not None
 
-    def _copy_whole(self, statement: str, lines: Iterator[bytes], *, check: bool) -> int | None:
-        """Copy all rows, or none when the database refuses one, or leaves one out; how many."""
+    def _copy_whole(self, statement: str, lines: Iterator[bytes], table: TableName | None = None) -> int | None:
+        """Copy all rows, or none when the database refuses one, or leaves one out; how many. ``table``: of the application."""
         connection, count = self._session.connection, 0
         try:
             with connection.transaction():
@@ -137,7 +137,9 @@ class Stage:
                             copy.write(piece)
                     if cursor.rowcount != count:
                         raise _LeftOutError
-                if check:
+                if table is not None:
+                    if not self._session.takes_copy(table):  # a rule may have been made since it was asked before
+                        raise _LeftOutError
                     self._session.run(apply_sql("check_constraints"), prepare=True)
                     self._session.run(apply_sql("defer_constraints"), prepare=True)
         except (psycopg.Error, _LeftOutError) as error:

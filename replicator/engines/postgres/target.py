@@ -158,10 +158,9 @@ class PostgresTarget:
             self._apply.tidy()
             self._quick.tidy()
         with translated(self._place):
-            if not self._backfills.goes_on:
-                self._session.analyze_grown(self._apply.applied)
-            else:  # each time costs as much as many rows; rows that go in straight do not need it
-                self._session.analyze_grown(self._apply.applied, inf if self._stage.straight else _LOADING_SHARE)
+            # Each time costs as much as many rows; while those of a backfill are all new they are put to no join.
+            loading = inf if self._stage.straight or self._apply.all_new else _LOADING_SHARE
+            self._session.analyze_grown(self._apply.applied, *((loading,) if self._backfills.goes_on else ()))
             self._session.analyze_grown(self._quick.applied)
 
     @contextmanager
@@ -306,10 +305,11 @@ class PostgresTarget:
         rate: int = 0,
         estimate: int = 0,
         reason: str = "",
+        held: bool = False,
     ) -> Backfill:
         """See ports.Target. Raises SetupError for a table the link does not bring."""
         with translated(self._place):
-            return self._backfills.order(table, keys, prefer, chunk_rows, rate, estimate, reason)
+            return self._backfills.order(table, keys, prefer, chunk_rows, rate, estimate, reason, held)
 
     def list_backfills(self, *, unfinished: bool = False) -> Sequence[Backfill]:
         """See ports.Target."""
@@ -347,15 +347,16 @@ class PostgresTarget:
             taken = self._parked.take_queue(parked_ids)
             plan = self._settling.plan_of(taken[0].table)
             require_keyed(plan, taken[0].columns, taken[0].parked_id)
-            self._retried, columns = taken, taken[0].columns
-            self._apply.retried = taken[0].parked_id
+            self._retried, self._apply.retried, columns = taken, taken[0].parked_id, taken[0].columns
             relation = Relation(self._session.number_of(plan, columns), plan.source.name, columns, plan.key)
             if self._session.link.direction.rises:
                 self._session.announce("")
             else:
                 self._own.read_marker(None)
             states = plan.ledgered or not self._session.link.direction.rises
-            self._stage.fill_parked(relation, netted(taken, plan.key, states=states))
+            net = netted(taken, plan.key, states=states)
+            self._settling.correct_left(taken, net)
+            self._stage.fill_parked(relation, net)
 
     def skip_parked(self, parked_id: int) -> None:
         """See ports.Target."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from replicator import sqlfiles
 from replicator.engines.postgres.catalogue import rows
-from replicator.engines.postgres.chunks import ChunkRows
+from replicator.engines.postgres.chunks import ChunkRows, require_as_seen
 from replicator.engines.postgres.connection import PostgresConnection, translated
 from replicator.errors import SchemaError
 from replicator.model import Chunk, Position, Relation, TableName, TablePlan
@@ -48,6 +48,8 @@ class Relations:
     known: Mapping[int, Relation]
     current: Mapping[TableName, Relation]
     newest: int
+    recorded: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """By number the names on record, as rows captured by name have them where the columns are still those."""
 
     @property
     def numbers(self) -> list[int]:
@@ -58,14 +60,15 @@ class Relations:
 class PostgresBatch:
     """One window's rows, streamed from the source while its transaction is open. Meets ports.Batch.
 
-    ``statement``: the COPY to run, empty when there are no rows. ``certify`` makes the stamp, from how many outbox rows came
-    and the number and time of the last.
+    ``statement``: the COPY to run, empty when there are no rows. ``live``: it reads tables, not only the outbox. ``certify``
+    makes the stamp, from how many outbox rows came and the number and time of the last.
     """
 
     def __init__(
         self, connection: PostgresConnection, place: str, statement: str, after: Position | None, upto: Position,
         relations: Mapping[int, Relation], *, more: bool, marker: Position | None = None,
         certify: Callable[[int, int, int], str] = lambda count, seq, changed_at: "", loaded: ChunkRows | None = None,
+        live: bool = False,
     ) -> None:  # fmt: skip
         self._connection = connection
         self._place = place
@@ -77,15 +80,22 @@ class PostgresBatch:
         self.marker = marker
         self._certify = certify
         self._loaded = loaded
+        self._live = live
         self._count, self._last = 0, b""
         self._stamp: str | None = None
 
     def blocks(self) -> Iterator[OutboxBlock | RowBlock]:
-        """The window as the server's COPY text, then the rows of a backfill; nothing for a marker alone. Call once."""
+        """The window as the server's COPY text, then the rows of a backfill; nothing for a marker alone. Call once.
+
+        Raises RetryableError at the end where a table was rewritten between the snapshot and the reading of it.
+        """
         if self._statement:
             yield OutboxBlock(self._chunks())
         if self._loaded is not None:
             yield from self._loaded.blocks()
+        if self._live and (self._statement or self._loaded is not None):
+            with translated(self._place):
+                require_as_seen(self._connection, self._place)
 
     def _chunks(self) -> Iterator[bytes]:
         with (
@@ -147,15 +157,17 @@ def read_relations(connection: PostgresConnection, topology: str, plans: Sequenc
     wanted = {plan.source.name for plan in plans}
     known: dict[int, Relation] = {}
     current: dict[TableName, Relation] = {}
-    for number, schema, table, columns, key, mark, retired in rows(connection, "source", "relations", topology):
+    recorded: dict[int, tuple[str, ...]] = {}
+    for number, schema, table, columns, key, mark, retired, names in rows(connection, "source", "relations", topology):
         name = TableName(str(schema), str(table))
         if name not in wanted:
             continue
         relation = Relation(int(str(number)), name, _texts(columns), _texts(key), str(mark))
         known[relation.id] = relation
+        recorded[relation.id] = _texts(names)
         if not retired:
             current[name] = relation
-    return Relations(known, current, newest)
+    return Relations(known, current, newest, recorded)
 
 
 def read_statement(window: Window, relations: Relations, beyond: str) -> str:
@@ -174,17 +186,24 @@ def read_changed_statement(
     """The COPY of a window that has rows captured by name, in the form of their tables' present relations, and all relations.
 
     Rows from between two changes of a table may lack columns that it has now; they come as what of these they have, and the
-    rest with the rows that install captured anew behind them. Raises SchemaError where install has not run since.
+    rest with the rows that install captured anew behind them. It did where the table's version is another one: also where the
+    table is as it was again, but its columns were not in between. Raises SchemaError where install has not run since.
     """
     targets: dict[int, Relation] = {}
     planned = {plan.source.name: {column.source for column in plan.columns} for plan in plans}
     found = rows(connection, "source", "changed_tables", window.low, window.high, relations.numbers)
     there: dict[int, set[str]] = {}
+    torn: set[int] = set()
     for number, names in found:
         there[int(str(number))] = there.get(int(str(number)), set(_texts(names))) & set(_texts(names))
+        recorded = relations.recorded[int(str(number))]
+        if tuple(name for name in _texts(names) if name in recorded) != recorded:
+            torn.add(int(str(number)))
     for number, known in there.items():
         old = relations.known[number]
         present = relations.current.get(old.table)
+        if present is not None and present.id == number and number in torn:
+            present = None
         if present is not None and not set(present.columns) <= known:
             columns = tuple(name for name in present.columns if name in known)
             settled = set(present.columns) == planned.get(old.table) and set(present.key) <= known

@@ -74,6 +74,7 @@ class Apply:
                 run(lane.load_loaded, *parameters)
                 if lane.plan.versioned:
                     self._hold_deleted(lane)
+                    self.decisions.mark_in_flight(lane)
         self._apply_verdicts(_CLEAN, "vacated")
         self._write_ledger(_CLEAN_DONE)
         self._write_versions(_CLEAN_WROTE)

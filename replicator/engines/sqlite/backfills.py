@@ -64,6 +64,8 @@ class Backfills:
             found = self._rows("read_keys", number, int(str(behind or 0)), limit)
             keys, upto = [tuple(decode_image(str(key))) for _, key in found], str(found[-1][0]) if found else behind
         self._prefers = {int(str(number)): Prefer(str(prefer))}
+        seen = self._rows("read_seen", self._session.link.reverse.text)
+        self._session.seen = int(str(seen[0][0])) if seen else 0
         self.wanted = ChunkRequest(
             int(str(number)), TableName(str(schema), str(name)), None if behind is None else str(behind), int(str(limit)),
             keys, None if upto is None else str(upto),
@@ -135,7 +137,7 @@ class Backfills:
 
     def order(
         self, table: TableName, keys: Iterable[Key] | None, prefer: Prefer, chunk_rows: int, rate: int, estimate: int,
-        reason: str,
+        reason: str, held: bool = False,
     ) -> Backfill:  # fmt: skip
         """See ports.Target."""
         self._check_order(table, prefer)
@@ -146,7 +148,8 @@ class Backfills:
         with transaction(self._session.connection, statement(_TRANSACTIONS, "begin_write")):
             found = run(backfill_sql("find_ordered"), link, *names).fetchone() if keys is None else None
             if found is None:
-                given = str(prefer), keys is not None, max(chunk_rows, 1), max(rate, 0), max(estimate, 0), reason
+                state = str(BackfillState.PAUSED if held else BackfillState.WAITING)
+                given = str(prefer), keys is not None, max(chunk_rows, 1), max(rate, 0), max(estimate, 0), reason, state
                 made = run(backfill_sql("order_backfill"), link, *names, *given, self._session.now()).lastrowid
                 if keys is not None:
                     run(backfill_sql("copy_keys"), made)

@@ -84,10 +84,12 @@ def plan_capture(
     versioned: bool = False,
     reversioned: bool = False,
     route: str = "null",
+    unqueued: bool = False,
 ) -> Iterator[PlannedStatement]:
     """The transaction that makes one table's capture right, unless it is; ``triggers`` are all on that table.
 
-    ``added``: what makes it wider, where only the rows that hold something there are to be looked at again.
+    ``added``: what makes it wider, where only the rows that hold something there are to be looked at again. ``unqueued``:
+    somebody else brings the rows the table has.
     """
     wanted = capture.triggers()
     prefix = trigger_prefix(capture.topology)
@@ -107,7 +109,7 @@ def plan_capture(
         wider=wider or narrower or reversioned,
         retired=retired,
         stale=sorted(mine),
-        read_all=read_all,
+        read_all=read_all and not unqueued,
         added=() if unseen else added,
         versioned=versioned,
         route=route,

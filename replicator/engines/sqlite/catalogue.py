@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import sqlite_utils
 from sqlite_utils.db import Index, Table, XIndexColumn
@@ -17,6 +17,8 @@ _SQL = "sql/sqlite/catalogue.sql"
 _EXPRESSION = -2
 """Column number of an expression in ``pragma index_xinfo``."""
 
+_OWN_COLLATION = re.compile(r"no such collation sequence: (.*)")
+"""What SQLite says of a collation that only the application has."""
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\] | --[^\n]* | /\*.*?\*/ | \w+ | [()]""",
     re.VERBOSE | re.DOTALL,
@@ -44,7 +46,7 @@ def _read_table(
     table = database.table(name)
     key = tuple(row[0] for row in sorted((row for row in rows if row[4]), key=lambda row: int(row[4])))
     uniques = tuple(_uniques(table, connection, key))
-    default_collations = _column_collations(table)
+    default_collations = _column_collations(connection, name, [str(row[0]) for row in rows])
     always_filled = set(key) if without_rowid or _is_rowid_alias(uniques) else set()
     columns = tuple(
         ColumnShape(
@@ -105,16 +107,26 @@ def predicate_of(create_index: str) -> str:
     return ""
 
 
-def _column_collations(table: Table) -> dict[str, str]:
-    """Collations declared with the column, as far as an index made by a constraint shows them; BINARY is left out."""
-    made_by_constraint = {index.name for index in table.indexes if index.origin in ("pk", "u")}
-    return {
-        str(column.name): str(column.coll)
-        for index in table.xindexes
-        if index.name in made_by_constraint
-        for column in index.columns
-        if column.key and column.name is not None and str(column.coll).upper() != "BINARY"
-    }
+def _column_collations(connection: sqlite3.Connection, table: str, columns: Iterable[str]) -> dict[str, str]:
+    """Collations the columns were declared with (an index may have others); BINARY is left out."""
+    (text,) = connection.execute(statement(_SQL, "read_table_sql"), (table,)).fetchone() or ("",)
+    if "collate" not in str(text).lower():
+        return {}
+    found = {column: _column_collation(connection, table, column) for column in columns}
+    return {column: collation for column, collation in found.items() if collation != "BINARY"}
+
+
+def _column_collation(connection: sqlite3.Connection, table: str, column: str) -> str:
+    names = {"table": table, "column": column}
+    sql = render(statement("sql/sqlite/source.sql", "column_collation"), identifiers=names)
+    try:
+        (collation,) = connection.execute(sql).fetchone()
+    except sqlite3.OperationalError as error:
+        unknown = _OWN_COLLATION.search(str(error))
+        if unknown is None:
+            raise
+        return unknown.group(1)
+    return str(collation)
 
 
 def _is_rowid_alias(uniques: tuple[UniqueShape, ...]) -> bool:

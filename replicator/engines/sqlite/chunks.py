@@ -7,6 +7,7 @@ does not have any more is none, and the backfill begins again.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class KeyOrder:
         rowid: the rowid's name; it tells rows apart whose key is NULL in part (those are parked at the target).
         own: the collation each key column was declared with.
         constants: columns that are the same in all rows asked for.
+        inside: the row filter; where it is another, more rows may pass.
     """
 
     shape: TableShape
@@ -44,6 +46,7 @@ class KeyOrder:
     rowid: str | None
     own: Mapping[str, str]
     constants: frozenset[str] = frozenset()
+    inside: str = ""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -81,14 +84,20 @@ class KeyOrder:
 
     def spell(self, place: Row) -> str:
         """A place as text."""
-        return encode_image((", ".join(self.terms), *place))
+        return encode_image((self._sign, *place))
 
     def read(self, text: str | None) -> Row | None:
         """The place a text names; ``None`` for none, and for one in another order."""
         if text is None:
             return None
         order, *place = decode_image(text)
-        return tuple(place) if order == ", ".join(self.terms) else None
+        return tuple(place) if order == self._sign else None
+
+    @cached_property
+    def _sign(self) -> str:
+        """What another order does not have."""
+        own = [f"{name} {self.own[name]}" for name in self.names]
+        return hashlib.sha256(", ".join((*self.terms, *own, self.inside)).encode()).hexdigest()[:8]
 
     def behind(self, place: Row | None) -> tuple[str, Row]:
         """Condition and parameters: a row comes behind a place (``None``: any row does). NULL comes before all else."""
@@ -130,7 +139,8 @@ class ChunkReader:
         plan = reader.plan
         constants = frozenset(name for name, _ in plan.source_constants)
         own = {name: self._collation(name) for name in plan.key}
-        self.order = KeyOrder(plan.source, plan.key, reader.rowid, own, constants)
+        inside = "m".join(plan.where.sqlite) if plan.where else ""
+        self.order = KeyOrder(plan.source, plan.key, reader.rowid, own, constants, inside)
 
     def _collation(self, column: str) -> str:
         names = {"table": self._reader.plan.source.name.name, "column": column}

@@ -137,6 +137,13 @@ class Decisions:
         self._session.run(apply_sql("wait"), conflict.ord)
         return number, 1 + self._parked.hold_behind(lane, key, conflict.ord)
 
+    def mark_in_flight(self, lane: Lane) -> None:
+        """Mark rows of a backfill that stand against what the site had not seen when they were read."""
+        session, central = self._session, self._session.central_lane(lane)
+        if self._answers and session.prefer.asks and central.relation and lane.plan.direction.falls:
+            given = lane.relation.id, central.relation.id, session.seen, session.outbox_top
+            session.run(central.mark_in_flight, *given, session.link.origin, route_to(session.link))
+
     def correct(self, lane: Lane, *, there: bool = False) -> None:
         """Tell the site, and it alone, what stands here in place of what it wrote, or (``there``) as it wrote it."""
         central = self._session.central_lane(lane)

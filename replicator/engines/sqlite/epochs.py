@@ -11,7 +11,7 @@ from replicator.engines.sqlite.connection import connect, transaction, translate
 from replicator.engines.sqlite.versions import route_to
 from replicator.errors import SetupError
 from replicator.model import Engine, LinkName, Position
-from replicator.ports.epochs import Begun
+from replicator.ports.epochs import Begun, Reached
 from replicator.sqlfiles import statement
 
 _NOWHERE = {Engine.SQLITE: "rejoin:0:0", Engine.POSTGRES: "1:1:"}
@@ -30,8 +30,11 @@ class SqliteEpochs:
         self._path, self._nowhere = path, _NOWHERE[centre]
         self._opened: sqlite3.Connection | None = None
 
-    def begin_at_site(self, link: LinkName, newest: int, *, rises: bool, falls: bool, copy: bool) -> Begun:
-        """See ports.Epochs."""
+    def begin_at_site(
+        self, link: LinkName, newest: int, reached: Reached | None, *, rises: bool, falls: bool, copy: bool
+    ) -> Begun:
+        """See ports.Epochs. Times rise with the numbers here: ``newest`` says it as exactly as ``reached``."""
+        del reached
         topology = link.topology
         with self._transaction() as connection:
             _run(connection, "renew", copy)

@@ -10,7 +10,7 @@ from itertools import chain, islice, repeat
 from replicator.engines.sqlite.base import key_call
 from replicator.engines.sqlite.lane import Lane
 from replicator.engines.sqlite.session import Session
-from replicator.engines.sqlite.stage import Image, Stage, _converted, _field, _lines, _texts
+from replicator.engines.sqlite.stage import Image, Stage, _converted, _fields, _lines, _texts
 from replicator.engines.sqlite.values import SourceText, UnfitError, encode_image, unfit
 from replicator.model import Op, Relation
 from replicator.ports import OutboxBlock, RowBlock
@@ -94,7 +94,7 @@ class FollowLane(Lane):
         fault = ""
         try:
             values: Image = _converted(self, image)
-            fault = "" if any(isinstance(value, SourceText) for value in image) else self._unfit(image)
+            fault = "" if SourceText in map(type, image) else self._unfit(image)
         except UnfitError as error:
             fault = str(error)
         if not fault:
@@ -174,7 +174,7 @@ class FollowStage(Stage):
         while some := list(islice(lines, _LINES)):
             by_lane: dict[int, list[Row]] = {}
             for line in some:
-                order, number, op, changed_at, base, after = map(_field, line.split(b"\t"))
+                order, number, op, changed_at, base, after = _fields(line)
                 lane = lanes.get(number) or lanes.setdefault(number, self.lane(int(str(number))))
                 image = _texts(str(after))
                 image = (lane.whole(image) if op == Op.GONE else lane.project(image)) or ()

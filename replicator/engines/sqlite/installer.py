@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from replicator.engines.sqlite import planned
+from replicator.engines.sqlite import gone, planned
 from replicator.engines.sqlite.capture import Capture, capture_of
 from replicator.engines.sqlite.captured import State, Trigger, is_ours, plan_capture, plan_central
 from replicator.engines.sqlite.catalogue import read_catalogue
@@ -82,6 +82,20 @@ class SqliteInstaller(Recorded):
                 return {}
             found = self._rows("list_relations", topology)
         return {TableName("", str(table)): tuple(json.loads(str(columns))) for _, table, _, columns in found}
+
+    def list_renamed(self, topology: str) -> Mapping[TableName, TableName]:
+        """See ports.Installable."""
+        self._require_file()
+        with translated(self._place):
+            state = self._read_state(topology)
+        found = {table: gone.present_name(topology, table, state.triggers) for table in gone.gone(state)}
+        return {TableName("", table): TableName("", name) for table, name in found.items() if name}
+
+    def set_aside(self, topology: str, table: TableName) -> None:
+        """See ports.Installable."""
+        with translated(self._place):
+            for number, _ in self._read_state(topology).relations.get(table.name, []):
+                self._connection.executescript(planned.set_aside(number))
 
     def read_catalogue(self) -> Catalogue:
         """All user tables with columns, keys, unique and foreign keys. Raises RetryableError when the file is absent."""
@@ -163,8 +177,10 @@ class SqliteInstaller(Recorded):
             message = f"not as planned for topology {topology}: {step.purpose}"
             yield Finding(self._place, step.object, False, message, "run: replicator install", warning=True)
 
-    def plan_site(self, topology: str, plans: Sequence[TablePlan]) -> DatabasePlan:
-        """What is missing or drifted for capturing these tables. Raises SetupError when a migration was edited."""
+    def plan_site(
+        self, topology: str, plans: Sequence[TablePlan], *, unqueued: Collection[TableName] = ()
+    ) -> DatabasePlan:
+        """See ports.Installable. Raises SetupError when a migration was edited."""
         self._require_file()
         with translated(self._place):
             state = self._read_state(topology)
@@ -173,12 +189,16 @@ class SqliteInstaller(Recorded):
         steps += [planned.widen_outbox(place) for place in range(state.key_places, widest)]
         if any(plan.direction.falls for plan in plans) and not self._has_marker(topology, state):
             steps.append(planned.first_marker(topology))
-        steps += self._plan_captures(topology, plans, state)
+        state, carried = gone.carry(topology, plans, state)
+        steps += [*carried, *gone.give_up(topology, plans, state)]
+        captures = list(self._plan_captures(topology, plans, state))
+        spared = [step.queues for step in captures if step.queues is not None and step.queues in unqueued]
+        steps += self._plan_captures(topology, plans, state, spared) if spared else captures
         if "replicator_capture_stop" in state.tables and self.is_stopped(topology):
             steps.append(planned.resume(topology))
-        wanted = {plan.source.name.name for plan in plans}
-        leftovers = [f"triggers on {table}" for table in state.relations if table not in wanted]
-        return planned.database_plan(self._place, steps, leftovers)
+        left = state.tables - {plan.source.name.name for plan in plans}
+        leftovers = [f"triggers on {table}" for table in state.relations if table in left]
+        return planned.database_plan(self._place, steps, leftovers, spared)
 
     def plan_centre(
         self, topology: str, plans: Sequence[TablePlan], captured: Sequence[CentralTable] = ()
@@ -266,7 +286,9 @@ class SqliteInstaller(Recorded):
         if not state.named:
             yield planned.create_identity()
 
-    def _plan_captures(self, topology: str, plans: Sequence[TablePlan], state: State) -> Iterator[PlannedStatement]:
+    def _plan_captures(
+        self, topology: str, plans: Sequence[TablePlan], state: State, unqueued: Collection[TableName] = ()
+    ) -> Iterator[PlannedStatement]:
         next_relation = state.next_relation
         by_table: dict[str, list[Trigger]] = {}
         for trigger in state.triggers.values():
@@ -289,11 +311,15 @@ class SqliteInstaller(Recorded):
             planned_columns = {column.source for column in plan.columns}
             wider = bool(same) and not planned_columns <= state.columns[relation]
             narrower = bool(same) and planned_columns < state.columns[relation]
+            recorded = state.columns.get(relation, frozenset())
+            if same and not recorded:  # the table was gone
+                yield planned.bring_back(relation, table, max(state.key_places, len(plan.key)))
             found = by_table.get(table.lower(), ())
             columns = [column.source for column in plan.columns]
             yield from plan_capture(
                 capture, columns, found, new=not same, wider=wider, narrower=narrower, retired=retired,
-                added=[name for name in columns if wider and name not in state.columns[relation]],
+                added=[name for name in columns if wider and recorded and name not in recorded],
+                unqueued=plan.source.name in unqueued,
             )  # fmt: skip
 
     def _read_state(self, topology: str) -> State:

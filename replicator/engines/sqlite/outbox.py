@@ -41,12 +41,18 @@ class SqliteOutbox:
                 return None
             found = self._connection.execute(statement(_SQL, "measure"), (self._topology, clock - _DAY)).fetchone()
             counted = self._connection.execute(statement(_SQL, "count_changes")).fetchone() if count else (None, 0)
+            behind = (
+                self._connection.execute(statement(_SQL, "read_waiting"), (self._topology,)).fetchone()
+                if count
+                else None
+            )
             (unused,) = self._connection.execute(statement(_SQL, "free_pages")).fetchone()
         low, top, each, sampled_at, sampled, stopped_at, resumed_at, reason = found
         disk = os.statvfs(self._path.absolute().parent)
         return OutboxFacts(
             int(((top or 0) - (low or 0) + 1) * (each or 0)), top or 0, clock, sampled_at or 0, sampled or 0,
             disk.f_bavail * disk.f_frsize + unused, counted[0], counted[1], stopped_at or 0, resumed_at or 0, reason or "",
+            int(behind[0] * (each or 0)) if behind else None, (behind[1] or 0) if behind else 0,
         )  # fmt: skip
 
     def sample(self) -> None:
@@ -65,13 +71,14 @@ class SqliteOutbox:
             with translated(self._place):
                 self._connection.execute(statement(_TRANSACTIONS, "busy_as_ever"))
 
-    def stop_capture(self, reason: str) -> None:
+    def stop_capture(self, reason: str) -> str:
         """See ports.Outbox. The triggers go; statements that an application has prepared are prepared again by SQLite."""
         with translated(self._place), self._writing():
             prefix = trigger_prefix(self._topology)
             for (name,) in self._connection.execute(statement(_SQL, "list_captures"), (prefix,)).fetchall():
                 self._connection.execute(render(statement(_SQL, "drop_capture"), identifiers={"trigger": name}))
             self._connection.execute(statement(_SQL, "record_stop"), (self._topology, reason, _now()))
+        return ""
 
     def expire_slowest(self, silent_seconds: float) -> str:
         """See ports.Outbox."""
@@ -80,10 +87,10 @@ class SqliteOutbox:
             found = self._connection.execute(statement(_SQL, "expire_slowest"), (self._topology, days)).fetchall()
         return str(found[0][0]) if found else ""
 
-    def forget_stop(self) -> None:
+    def forget_stop(self, resumed_at: int) -> None:
         """See ports.Outbox."""
         with translated(self._place), self._writing():
-            self._connection.execute(statement(_SQL, "forget_stop"), (self._topology,))
+            self._connection.execute(statement(_SQL, "forget_stop"), (self._topology, resumed_at))
 
     def close(self) -> None:
         """See ports.Outbox."""

@@ -95,7 +95,8 @@ def capture_table(
         }
         steps.append(render(_statement("note_columns"), identifiers={"table": capture.table}, fragments=fragments))
     sql = render(_statement("capture_table"), fragments={"statements": ";\n".join(steps)})
-    return PlannedStatement(f"capture changes of {capture.table}", sql, f"triggers on {capture.table}")
+    queues = capture.shape.name if read_all else None
+    return PlannedStatement(f"capture changes of {capture.table}", sql, f"triggers on {capture.table}", queues)
 
 
 def rename_key(relation: int, table: str, key: Sequence[str]) -> PlannedStatement:
@@ -103,6 +104,34 @@ def rename_key(relation: int, table: str, key: Sequence[str]) -> PlannedStatemen
     values = {"id": str(relation), "key": literal(_json(key)), "fingerprint": literal(fingerprint_of(table, key))}
     sql = render(_statement("rename_key"), fragments=values)
     return PlannedStatement(f"record the key of {table} under its new name", sql, f"relation {relation}")
+
+
+def rename_relation(relation: int, table: str, name: str, fingerprint: str) -> PlannedStatement:
+    """Puts on record what a captured table is called now; all its rows are to be read again."""
+    values = {"id": str(relation), "table": literal(name), "fingerprint": literal(fingerprint)}
+    sql = render(_statement("rename_relation"), fragments=values)
+    return PlannedStatement(f"go on with {table} as {name}", sql, f"relation {relation}")
+
+
+def bring_back(relation: int, table: str, places: int) -> PlannedStatement:
+    """Lets the changes that waited for a table to come back follow."""
+    keys = ", ".join(f"k{place}" for place in range(places))
+    sql = render(_statement("bring_back"), fragments={"id": str(relation), "places": keys})
+    return PlannedStatement(f"bring what waited of {table}", sql, f"relation {relation}")
+
+
+def set_aside(relation: int) -> str:
+    """Lets the changes of a table that is gone wait for it to come back."""
+    return render(_statement("set_aside"), fragments={"id": str(relation)})
+
+
+def give_up(table: str, relations: Sequence[int], triggers: Sequence[str]) -> PlannedStatement:
+    """Ends the capture of a table that is gone, and forgets what waits of it."""
+    steps = [render(_statement("retire_relation"), fragments={"id": str(number)}) for number in relations]
+    steps += [render(_statement("forget_aside"), fragments={"id": str(number)}) for number in relations]
+    steps += [render(_statement("drop_trigger"), identifiers={"trigger": name}) for name in triggers]
+    sql = render(_statement("capture_table"), fragments={"statements": ";\n".join(steps)})
+    return PlannedStatement(f"give up {table}, which is gone", sql, f"table {table}", gives_up=True)
 
 
 def fingerprint_of(table: str, key: Sequence[str]) -> str:
@@ -199,11 +228,16 @@ def _forget(topology: str) -> Iterable[PlannedStatement]:
         yield PlannedStatement(f"forget {topology}", render(_statement(name), fragments=mine), f"rows of {topology}")
 
 
-def database_plan(place: str, statements: Iterable[PlannedStatement], leftovers: Iterable[str] = ()) -> DatabasePlan:
+def database_plan(
+    place: str,
+    statements: Iterable[PlannedStatement],
+    leftovers: Iterable[str] = (),
+    unqueued: Iterable[TableName] = (),
+) -> DatabasePlan:
     """The plan with its fingerprint."""
     planned = tuple(statements)
     digest = hashlib.sha256("\0".join(step.sql for step in planned).encode()).hexdigest()[:16]
-    return DatabasePlan(place, Engine.SQLITE, planned, digest, tuple(leftovers))
+    return DatabasePlan(place, Engine.SQLITE, planned, digest, tuple(leftovers), tuple(unqueued))
 
 
 def _statement(name: str) -> str:

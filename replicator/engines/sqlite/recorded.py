@@ -68,6 +68,12 @@ class Recorded(ABC):
             found = self._rows("read_seen") if "replicator_control" in self._table_names() else []
         return int(str(found[0][0])) if found else 0
 
+    def read_identity(self) -> str:
+        """See ports.Installable."""
+        with translated(self._place):
+            found = self._rows("identity") if "replicator_identity" in self._table_names() else []
+        return str(found[0][0]) if found else ""
+
     def is_stopped(self, topology: str) -> bool:
         """Whether capture was stopped because the outbox was full, and not resumed."""
         with translated(self._place):

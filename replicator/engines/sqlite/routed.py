@@ -290,6 +290,7 @@ class SqliteRoutedSource(SqliteSource):
                 self._connection.execute(statement(_TRANSACTIONS, "busy_as_ever"))
         self._unsaid = None
         self._prunable = pruned >= _PRUNE_ROWS - 1
+        self._read_passed()
         self._acknowledged_at = time.monotonic()
 
     def _read_shapes(self) -> Mapping[TableName, TableShape]:

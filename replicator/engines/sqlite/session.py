@@ -75,6 +75,8 @@ class Session:
         """Target tables a row of which may be missing because it was not brought yet; known under the write lock."""
         self.prefer = Prefer.POLICY
         """Whose rows stand where a backfill's rows meet others."""
+        self.seen = 0
+        """What the site is known to have had of this file's outbox before a backfill's rows were read there."""
         self._skews: Mapping[str, int] | None = None
         self._depth = 0
         self.link_id = 0
@@ -190,6 +192,11 @@ class Session:
         if self._outbox_top is None:
             self.read_central()
             self._outbox_top = int(self.run(target_sql("outbox_top")).fetchone()[0] or 0)
+
+    @property
+    def outbox_top(self) -> int:
+        """Where the outbox ended when the write lock was taken."""
+        return self._outbox_top or 0
 
     def begin_by_hand(self) -> None:
         """At the start of a transaction that the caller began with the write lock: the stage is empty, the centre known."""

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from replicator.engines.sqlite.base import BaseReader, forget_bases
@@ -146,16 +147,21 @@ class SqliteSource(WatchedFile):
             nonces = {valid, str(position or epoch).split(":")[0]}
             if position is not None and seq < self._seq_of(position):
                 raise self._not_known("asks for what was delivered already: its other end is a restored copy")
-            if after != position and not self._is_of_this_history(after, nonces):
+            if after != position and not self._is_of_this_history(after, nonces, position):
                 raise self._not_known(f"is at {after}, which is not of this file's history: it is a restored copy")
         return Place(valid, seq, acknowledged=self._seq_of(position)) if anyway or top > seq else None
 
     def _not_known(self, why: str) -> BatchError:
         return BatchError(f"{self._place}: link {self._link} {why}", hint=rejoin_hint(self._link.site))
 
-    def _is_of_this_history(self, after: Position, nonces: set[str]) -> bool:
-        """Whether the outbox row the position names is the one it was made from."""
+    def _is_of_this_history(self, after: Position, nonces: set[str], acknowledged: Position | None) -> bool:
+        """Whether the outbox row the position names is the one it was made from.
+
+        One that was acknowledged may be pruned: a batch that brought nothing but a backfill's rows went no further than it.
+        """
         nonce, seq, stamp = after.split(":")
+        if nonce in nonces and acknowledged is not None and acknowledged.split(":")[1:] == [seq, stamp]:
+            return True
         found = self._connection.execute(statement(_SQL, "read_stamp"), (int(seq),)).fetchone()
         return nonce in nonces and found is not None and str(found[0] or 0) == stamp
 
@@ -187,6 +193,8 @@ class SqliteSource(WatchedFile):
     def _find_readers(self) -> Iterator[TableReader]:
         rows = self._connection.execute(statement(_CATALOGUE, "list_triggers")).fetchall()
         present = {(str(name), str(table).lower()) for name, table, _, _ in rows}
+        called = {str(name): str(table) for name, table, _, _ in rows}
+        there = {str(name).lower() for (name,) in self._connection.execute(statement(_CATALOGUE, "list_table_names"))}
         found = self._connection.execute(statement(_SQL, "list_relations"), (self._link.topology,)).fetchall()
         known = {str(table): (int(number), str(key), str(fingerprint)) for number, table, key, fingerprint, _ in found}
         recorded = {str(table): str(columns) for _, table, _, _, columns in found}
@@ -194,11 +202,14 @@ class SqliteSource(WatchedFile):
             raise RetryableError(f"{self._place}: install has recorded other columns; the link is planned anew")
         self._recorded = recorded
         for plan in self._plans:
-            self._require_shape(plan)
             table = plan.source.name.name
             number, key, fingerprint = known.get(table, (0, "[]", ""))
             wanted = capture_of(self._link.topology, number, plan).triggers()
-            missing = [name for name in wanted if (name, table.lower()) not in present]
+            now = table if table.lower() in there else called.get(next(iter(wanted)), table)
+            if now != table:  # renamed: it goes on under the name it was captured by
+                plan = replace(plan, source=replace(plan.source, name=TableName("", now)))
+            self._require_shape(plan)
+            missing = [name for name in wanted if (name, now.lower()) not in present]
             if not number or missing or json.loads(key) != list(plan.key):
                 require_captured(self._connection, self._place, self._link)
                 raise SchemaError(
@@ -248,6 +259,7 @@ class SqliteSource(WatchedFile):
                 self._connection.execute(statement(_TRANSACTIONS, "busy_as_ever"))
         self._unsaid = None
         self._prunable = pruned >= _PRUNE_ROWS - 1
+        self._read_passed()
         self._acknowledged_at = time.monotonic()
 
     def _forget_bases(self) -> None:
@@ -271,6 +283,7 @@ class SqliteSource(WatchedFile):
 
     def tidy(self) -> None:
         """See ports.Source. In slices with gaps between them, so that the application gets its turns at the lock."""
+        self._notice_passed()
         deadline = time.monotonic() + _TIDY_SECONDS
         while (self._unsaid is not None or self._prunable) and time.monotonic() < deadline:
             self._say()

@@ -121,7 +121,7 @@ class Stage:
         lines = _lines(block.chunks)
         while some := list(islice(lines, _LINES)):
             for line in some:
-                order, relation, op, changed_at, before, after = map(_field, line.split(b"\t"))
+                order, relation, op, changed_at, before, after = _fields(line)
                 images = [None if image is None else _texts(image) for image in (before, after)]
                 if self._loaded and op == Op.DELETE:
                     images = [self.lane(int(str(relation))).whole(next(image for image in images if image)), None]
@@ -220,6 +220,17 @@ class Stage:
 
 def _converted(lane: Lane, image: Image) -> list[object]:
     """What the target will store. Raises UnfitError naming the column."""
+    try:
+        return [
+            value if type(value) is not SourceText else str(value) if convert is None else convert(value)
+            for value, convert in zip(image, lane.converters, strict=True)
+        ]
+    except (UnfitError, ValueError, KeyError):
+        return _converted_one_by_one(lane, image)
+
+
+def _converted_one_by_one(lane: Lane, image: Image) -> list[object]:
+    """The same, to learn which column it is."""
     values: list[object] = []
     for place, (value, convert) in enumerate(zip(image, lane.converters, strict=True)):
         if convert is None or not isinstance(value, SourceText):
@@ -246,9 +257,9 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _field(raw: bytes) -> str | None:
-    if b"\\" not in raw:
-        return raw.decode()
-    if raw == b"\\N":
-        return None
-    return unescape(raw)
+def _fields(line: bytes) -> Sequence[str | None]:
+    """A line of COPY text."""
+    return [
+        raw if "\\" not in raw else None if raw == "\\N" else unescape(raw.encode())
+        for raw in line.decode().split("\t")
+    ]

@@ -271,10 +271,11 @@ class SqliteTarget:
         rate: int = 0,
         estimate: int = 0,
         reason: str = "",
+        held: bool = False,
     ) -> Backfill:
         """See ports.Target. Raises SetupError for a table the link does not bring."""
         with translated(self._place):
-            return self._backfills.order(table, keys, prefer, chunk_rows, rate, estimate, reason)
+            return self._backfills.order(table, keys, prefer, chunk_rows, rate, estimate, reason, held)
 
     def list_backfills(self, *, unfinished: bool = False) -> Sequence[Backfill]:
         """See ports.Target."""

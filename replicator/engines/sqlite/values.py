@@ -21,6 +21,8 @@ _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FLOATS = frozenset(("double precision", "real"))
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 _INT64 = 1 << 63
+_EXACT_DIGITS = 15
+"""A double gives so many digits back as they came."""
 _BATCH_OF_ARGUMENTS = 100
 """SQLite takes 127 arguments per function; wider rows are digested in pieces."""
 
@@ -63,7 +65,8 @@ def converter(source_type: str, target_type: str) -> Converter | None:
         return {"t": 1, "f": 0, "true": 1, "false": 0}.__getitem__
     if affinity is Affinity.REAL:
         return _to_float if source_type in _FLOATS else _to_exact_float
-    return lambda text: _to_number(text, affinity, source_type)
+    numeric = _is_number(source_type)
+    return lambda text: _to_number(text, affinity, numeric)
 
 
 def _to_zoned(text: str) -> object:
@@ -88,17 +91,17 @@ def _to_exact_float(text: str) -> object:
     return number
 
 
-def _to_number(text: str, affinity: Affinity, source_type: str) -> object:
-    if _INTEGER.fullmatch(text) and -_INT64 <= int(text) < _INT64 and text != "-0":
-        return int(text)
-    if text == "NaN" and _is_number(source_type):
+def _to_number(text: str, affinity: Affinity, numeric: bool) -> object:
+    if _INTEGER.fullmatch(text) and text != "-0" and -_INT64 <= (whole := int(text)) < _INT64:
+        return whole
+    if text == "NaN" and numeric:
         raise UnfitError("SQLite cannot hold NaN as a number")
-    if text in _INFINITIES and _is_number(source_type):
+    if text in _INFINITIES and numeric:
         return _INFINITIES[text]
     if not _NUMBER.fullmatch(text):
         return str(text)
     number = float(text)
-    if not _is_number(source_type) or not math.isfinite(number) or not _same_number(number, text):
+    if not numeric or not math.isfinite(number) or not _same_number(number, text):
         raise UnfitError(f"{_short(text)} would lose digits in a column of {affinity} affinity")
     return int(number) if number.is_integer() and abs(number) < 1 << 53 else number
 
@@ -108,6 +111,8 @@ def _is_number(source_type: str) -> bool:
 
 
 def _same_number(number: float, text: str) -> bool:
+    if len(text) <= _EXACT_DIGITS and "e" not in text and "E" not in text:
+        return True
     try:
         return Decimal(repr(number)) == Decimal(text.strip())
     except InvalidOperation:
@@ -211,7 +216,7 @@ def typed(text: str | None, declared: str, known: Iterable[object] = ()) -> obje
     if convert is not None:
         return convert(text)
     numeric = affinity_of(declared) is Affinity.BLOB and any(isinstance(value, (int, float)) for value in known)
-    return _to_number(text, Affinity.NUMERIC, "numeric") if numeric else text
+    return _to_number(text, Affinity.NUMERIC, True) if numeric else text
 
 
 def image_call(values: Sequence[str]) -> str:

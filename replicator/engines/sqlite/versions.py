@@ -154,6 +154,13 @@ class CentralLane:
         return render(statement(_SQL, "write_versions"), fragments={"version_key": self.version_key})
 
     @cached_property
+    def mark_in_flight(self) -> str:
+        """Parameters: relation, the captured relation, seen, the outbox's end, the site's origin, the route to it."""
+        places = ", ".join(f"k{place}" for place in range(len(self.key_values)))
+        fragments = {"version_key": self.version_key, "places": places}
+        return render(statement(_SQL, "mark_in_flight"), fragments=fragments)
+
+    @cached_property
     def correct(self) -> str:
         """Parameters: the captured relation, route, relation."""
         return render(statement(_SQL, "correct"), fragments=self._places | {"key": ", ".join(self.key_values)})

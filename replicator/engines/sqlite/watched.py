@@ -44,10 +44,21 @@ class WatchedFile(ABC):
         self._acknowledged_at = -float("inf")
         self._unsaid: Position | None = None
         self._prunable = False
+        self._freed: tuple[object, ...] | None = None
 
     @abstractmethod
     def _say(self) -> None:
         """Write what is unsaid, and prune."""
+
+    def _notice_passed(self) -> None:
+        """Have the outbox pruned when others, such as the answer from the centre, let more go than last time."""
+        before = self._freed
+        self._read_passed()
+        self._prunable = self._prunable or before != self._freed
+
+    def _read_passed(self) -> None:
+        with translated(self._place):
+            self._freed = self._connection.execute(statement(_SQL, "read_passed")).fetchone()
 
     # --- waiting --------------------------------------------------------------------------------------------------
 
@@ -55,6 +66,7 @@ class WatchedFile(ABC):
         """See ports.Source. In quiet moments acknowledgements put off are written, and the outbox is pruned."""
         self._watching().add(self._watch)
         deadline = time.monotonic() + timeout
+        self._notice_passed()
         while self._unsaid is not None or self._prunable:
             if self._sleep(min(_QUIET_SECONDS, timeout)):
                 return True

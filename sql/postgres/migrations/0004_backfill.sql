@@ -8,7 +8,7 @@ create table replicator.backfill (
     table_schema text not null,
     table_name text not null,
     state text not null default 'waiting' check (state in ('waiting', 'running', 'paused', 'done', 'cancelled')),
-    prefer text not null default 'policy' check (prefer in ('policy', 'source', 'target')),
+    prefer text not null default 'policy' check (prefer in ('policy', 'own', 'source', 'target')),
     keyed boolean not null default false,
     behind text,
     estimate bigint not null default 0,

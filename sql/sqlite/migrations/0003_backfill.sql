@@ -6,7 +6,7 @@ create table replicator_backfill (
     table_schema text not null,
     table_name text not null,
     state text not null default 'waiting' check (state in ('waiting', 'running', 'paused', 'done', 'cancelled')),
-    prefer text not null default 'policy' check (prefer in ('policy', 'source', 'target')),
+    prefer text not null default 'policy' check (prefer in ('policy', 'own', 'source', 'target')),
     keyed integer not null default 0,
     behind text,
     estimate integer not null default 0,

@@ -33,7 +33,7 @@ class PostgresBypassSource(PostgresWalSource):
 
     def __init__(self, url: str, link: LinkName, plans: Sequence[TablePlan], *, pumps: Pumps | None = None) -> None:
         super().__init__(url, link, plans, pumps=pumps)
-        self._feed = Feed(url, link.topology, link.site)
+        self._feed = Feed(url, link)
         self._drained = self._detour = False
         self._place_reached = _UNKNOWN
         self._stood_at = time.monotonic()
@@ -46,7 +46,7 @@ class PostgresBypassSource(PostgresWalSource):
         """As ``PostgresSource.read_batch``; straight from the log where nothing is against it and the outbox is empty."""
         if wanted is not None or self._detour or self._filtered or not self._hold(after):
             if self._feed.held and lsn_of(after) == self._place_reached:
-                self._feed.acknowledge(self._place_reached, now=True)
+                self._feed.acknowledge(self._place_reached, self._stamp, now=True)
             self._let_go()
             with super().read_batch(after, limit, wanted) as batch:
                 self._detour = self._detour and batch is not None
@@ -58,6 +58,11 @@ class PostgresBypassSource(PostgresWalSource):
                     batch.expect_more()
                     yield batch
                     return
+            if not self._feed.stands():
+                self._let_go()
+                with self.read_batch(after, limit) as batch:
+                    yield batch
+                return
             self._drained = True
         found = self._feed.gather(limit)
         if found.unfit or found.switched:
@@ -71,7 +76,7 @@ class PostgresBypassSource(PostgresWalSource):
             batch_from_log = self._batch(after, found)
             self._place_reached = _UNKNOWN
             yield batch_from_log
-            self._place_reached = lsn_of(batch_from_log.upto)
+            self._place_reached, self._stamp = lsn_of(batch_from_log.upto), batch_from_log.stamp
 
     def _batch(self, after: Position | None, found: Gathered) -> LoggedBatch:
         feed, snapshot = self._feed, self._start(after)
@@ -118,11 +123,11 @@ class PostgresBypassSource(PostgresWalSource):
         """See ports.Source; the slot is told now and then."""
         super().acknowledge_batch(upto)
         if self._place_reached == lsn_of(upto):
-            self._feed.acknowledge(self._place_reached)
+            self._feed.acknowledge(self._place_reached, self._stamp)
 
     def tidy(self) -> None:
         """See ports.Source."""
-        self._feed.acknowledge(self._place_reached, now=True)
+        self._feed.acknowledge(self._place_reached, self._stamp, now=True)
         super().tidy()
 
     def _prune(self) -> None:
@@ -140,7 +145,7 @@ class PostgresBypassSource(PostgresWalSource):
         if not self._feed.held:
             return super().wait(timeout)
         self._prune()
-        self._feed.acknowledge(self._place_reached)
+        self._feed.acknowledge(self._place_reached, self._stamp)
         return self._feed.wait(timeout, self._waiter.bell) or self._waiter.silence()
 
     def close(self) -> None:

@@ -18,21 +18,26 @@ from replicator.engines.postgres.positions import parsed_lsn
 from replicator.engines.postgres.wal import protocol
 from replicator.engines.postgres.wal.filler import Filler
 from replicator.engines.postgres.wal.logged import Run
-from replicator.engines.postgres.wal.slot import read_slot
+from replicator.engines.postgres.wal.slot import find_slot, read_slot
 from replicator.engines.postgres.wal.stream import Stream
 from replicator.errors import BatchError, RetryableError, rejoin_hint
+from replicator.model import LinkName
+from replicator.sqlfiles import statement
 
 _ENOUGH_BYTES, _MUCH_BYTES = 3 << 19, 4 << 20
 """A batch ends at the first commit behind the one size; a transaction that reaches the other is read on while it is applied."""
 
 _WAIT = 0.05
 _SETTLE_SECONDS, _SETTLE_BYTES = 1.0, 16 << 20
+_CHECK_SECONDS = 30.0
+"""How often it is looked whether the publication still has everything."""
+
 _ROWS = frozenset((protocol.INSERT, protocol.UPDATE, protocol.DELETE))
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A transaction of the log, so that it is known again: where its commit stands and ends, when it was, its number."""
+    """A transaction with changes of ours, to be known again: where its commit stands and ends, when it was, its number."""
 
     lsn: int
     end: int
@@ -69,21 +74,34 @@ class Gathered:
     unfit: bool = False
 
 
+def another_log(place: str, site: str) -> BatchError:
+    """What is to be said of a log in which the batch that a position ends at is not to be found."""
+    return BatchError(
+        f"{place}: the log is not the one the target's position was read from: the database was restored from a backup, "
+        "copied, or made anew",
+        hint=rejoin_hint(site),
+    )
+
+
 class Feed(Filler):
     """One topology's slot, read by one thread, which is that of the link to the centre."""
 
-    def __init__(self, url: str, topology: str, link_site: str) -> None:
-        super().__init__(url, topology)
-        self._site = link_site
+    def __init__(self, url: str, link: LinkName) -> None:
+        super().__init__(url, link.topology)
+        self._site, self._link_text = link.site, link.text
         self._runs: list[Run] = []
         self._count = self._bytes = 0
         self._run: Run | None = None
         self._run_oid = -1
-        self._unfit = False
+        self._unfit = self._touched = self._acted = False
+        self._commits: list[tuple[Seen, int, bool]] = []
+        self._first = 0
         self._last: Seen | None = None
         self._begun: protocol.Begin | None = None
         self._awaited: Seen | None = None
         self._settled_at = 0.0
+        self._checked_at = time.monotonic()
+        self._delivered_stamp = self._testified = ""
         self._handed = self._acknowledged = 0
         self._whole = True
         self._ahead: Future[Gathered] | None = None
@@ -111,12 +129,22 @@ class Feed(Filler):
         _, writer = self._open()
         if read_slot(writer, self._place, self._topology).lsn != self._recorded:
             raise RetryableError(f"{self._place}: another replicator has just read the replication slot")
-        known = Seen.of_stamp(stamp)
+        self._delivered_stamp, self._last = stamp, (known := Seen.of_stamp(stamp))
         self._awaited = known if known is not None and self._recorded < known.end <= delivered else None
         if self._lanes.staged:
             self.close()
             return False
         return True
+
+    def stands(self) -> bool:
+        """Whether the place on record is the one the slot was taken at: a filler that was killed may still have committed."""
+        try:
+            with translated(self._place):
+                slot = find_slot(self._looking(), self._topology)
+        except BaseException:
+            self.close()
+            raise
+        return slot is not None and slot.lsn == self._recorded
 
     @property
     def held(self) -> bool:
@@ -128,11 +156,15 @@ class Feed(Filler):
     def gather(self, limit: int) -> Gathered:
         """What was committed before this call, about ``limit`` changes of whole transactions.
 
-        Where there may be more, it is read while the target applies this: one batch ahead, not more.
+        Where there may be more, it is read while the target applies this: one batch ahead, not more. Raises SetupError when
+        the publication has lost something.
         """
         try:
             ahead, self._ahead = self._ahead, None
             found = ahead.result() if ahead is not None else self._gather(limit)
+            if self._stream is not None and time.monotonic() - self._checked_at > _CHECK_SECONDS:
+                self.check()
+                self._checked_at = time.monotonic()
             if found.unfit:
                 self.close()
             elif found.whole and found.more:
@@ -173,9 +205,9 @@ class Feed(Filler):
         return Gathered((), self._reached)
 
     def _gathered(self, *, whole: bool, more: bool) -> Gathered:
-        stamp = self._last.stamp if self._last is not None else ""
         self._whole = whole
-        return Gathered(self._hand_over(), self._reached, stamp, whole=whole, more=more)
+        runs = self._hand_over()
+        return Gathered(runs, self._reached, self._last.stamp if self._last is not None else "", whole=whole, more=more)
 
     def _switch(self, stream: Stream, writer: PostgresConnection) -> Gathered:
         """Capture of a table has started, or stopped, and nothing came before in this batch."""
@@ -216,11 +248,24 @@ class Feed(Filler):
 
     def _hand_over(self) -> Sequence[Run]:
         runs, self._runs = self._runs, []
+        self._last = self._newest(runs) or self._last
+        self._acted = self._inside and (self._acted or _acts(runs[self._first :]))
+        self._first = 0
+        self._commits.clear()
         self._count = self._bytes = 0
         self._run, self._run_oid = None, -1
         if runs:
             self._handed = self._reached
         return runs
+
+    def _newest(self, runs: Sequence[Run]) -> Seen | None:
+        """The last transaction that would be in the outbox, had it gone that way: not one whose changes changed nothing."""
+        end = len(runs)
+        for seen, first, acted in reversed(self._commits):
+            if acted or _acts(runs[first:end]):
+                return seen
+            end = first
+        return None
 
     def end(self) -> Gathered:
         """Where ``rest`` ended."""
@@ -238,14 +283,16 @@ class Feed(Filler):
                 self._change_table(oid)
             if self._run is not None:
                 self._run.messages.append(data)
+                self._touched = True
                 self._count += 1
                 self._bytes += len(data)
                 return False
             return super()._take(data)  # a table of ours that is read too
         between = super()._take(data)
         self._run, self._run_oid = None, -1
-        if between and not self._done and self._begun is not None:
-            self._last = Seen(self._begun.commit_lsn, self._reached, self._begun.committed_at, self._begun.xid)
+        if between and self._touched and self._begun is not None:
+            seen = Seen(self._begun.commit_lsn, self._reached, self._begun.committed_at, self._begun.xid)
+            self._commits.append((seen, self._first, self._acted))
         return between
 
     def _change_table(self, oid: int) -> None:
@@ -260,27 +307,35 @@ class Feed(Filler):
         if not self._runs or self._runs[-1].lane is not None:
             self._runs.append(Run(None, self._changed_at, self._middle))
         self._runs[-1].messages.append(row)
+        self._touched = True
         self._count += 1
         self._bytes += len(row)
 
     def _begin(self, begin: protocol.Begin) -> None:
         super()._begin(begin)
-        self._begun = begin
+        self._begun, self._touched = begin, False
+        self._first, self._acted = len(self._runs), False
         awaited = self._awaited
         if awaited is not None and begin.commit_lsn >= awaited.lsn:
             if (begin.commit_lsn, begin.committed_at, begin.xid) != (awaited.lsn, awaited.committed_at, awaited.xid):
-                raise BatchError(
-                    f"{self._place}: the log is not the one the target's position was read from: the database was "
-                    "restored from a backup, copied, or made anew",
-                    hint=rejoin_hint(self._site),
-                )
+                raise another_log(self._place, self._site)
             self._awaited = None
+
+    def _look(self, stream: Stream) -> bool:
+        between = super()._look(stream)
+        if between and self._awaited is not None and self._reached >= self._awaited.end:
+            raise another_log(self._place, self._site)  # it was not there
+        return between
 
     # --- acknowledging ---
 
-    def acknowledge(self, lsn: int, *, now: bool = False) -> None:
-        """The target has what was committed before ``lsn``. The slot is told now and then, at once when somebody waits."""
+    def acknowledge(self, lsn: int, stamp: str, *, now: bool = False) -> None:
+        """The target has what was committed before ``lsn``. The slot is told now and then, at once when somebody waits.
+
+        ``stamp``: of the last batch it has, which is known again by it when the slot has forgotten that.
+        """
         self._acknowledged = max(self._acknowledged, lsn)
+        self._delivered_stamp = stamp
         late = time.monotonic() - self._settled_at > _SETTLE_SECONDS
         if self._stream is None or lsn <= self._recorded:
             return
@@ -310,6 +365,13 @@ class Feed(Filler):
         """Never beyond what the target has."""
         return 0 if self._runs or self._handed > self._acknowledged else super()._flush(stream, writer)
 
+    def _testify(self, writer: PostgresConnection) -> None:
+        """Of a copy of the database from before, nobody can say so later: its place on record moves on, too."""
+        stamp = self._delivered_stamp
+        if self._awaited is None and stamp.startswith("log/") and stamp != self._testified:
+            writer.execute(statement("sql/postgres/wal.sql", "testify").encode(), (self._link_text, stamp))
+            self._testified = stamp
+
     def close(self) -> None:
         """Let the slot go; what the target has not is read again. Repeatable."""
         self._ending = True
@@ -322,4 +384,9 @@ class Feed(Filler):
         self._unfit = self._switched = False
         self._handed = self._acknowledged = 0
         self._awaited = self._begun = self._last = None
+        self._delivered_stamp = self._testified = ""
         super().close()
+
+
+def _acts(runs: Sequence[Run]) -> bool:
+    return any(next(run.rows(), None) is not None for run in runs)

@@ -55,14 +55,24 @@ class PostgresWalInstaller(PostgresInstaller):
         for capture, oid in zip(captures, oids, strict=True):
             yield from _table_steps(capture, oid, facts, installed)
 
+    def reads_on(self, topology: str) -> bool:
+        """Whether there is a slot that goes on where the outbox ends, and a publication that has everything."""
+        with translated(self._place):
+            return read_facts(self._connection, topology).usable
+
     def has_gap(self, topology: str) -> bool:
         """Whether changes are missing between a lost slot and the present one, and nothing is on record to bring them."""
         with translated(self._place):
             return bool(rows(self._connection, "wal", "has_gap", topology)[0][0])
 
-    def close_gap(self, topology: str) -> None:
-        """Backfills that bring what is missing are on record: the log may be read on."""
-        with translated(self._place):
+    def close_gap(self, topology: str, owed: str = "") -> None:
+        """Backfills that bring what is missing are on record: the log may be read on.
+
+        ``owed``: what they do not bring; it stays on record until a resync has found all tables equal.
+        """
+        with translated(self._place), self._connection.transaction():
+            if owed:
+                self._connection.execute(statement("sql/postgres/purge.sql", "record_gap").encode(), (topology, owed))
             self._connection.execute(statement("sql/postgres/wal.sql", "close_gap").encode(), (topology,))
 
     def _refuse(self, plans: Sequence[TablePlan]) -> None:
@@ -120,4 +130,4 @@ def _table_steps(capture: Capture, oid: int, facts: Facts, installed: Installed)
         yield common.drop_function(capture.function)
     loaded = record is not None and record.loaded and not record.retired
     if not (loaded and (triggers or facts.usable or facts.slot is not None)):
-        yield planned.read_existing(capture)
+        yield planned.read_existing(capture, installed.operators(capture.plan))

@@ -47,10 +47,21 @@ class Lanes:
 
     def _open(self, connection: PostgresConnection, oid: int) -> None:
         self._lanes.pop(oid, None)
-        number, table = self._active.get(oid), self._shown.get(oid)
+        table = self._shown.get(oid)
+        number = self._active.get(oid, self._made_again(table) if table is not None else None)
         if number is not None and table is not None:
             types = [str(row[0]) for row in rows(connection, "wal", "type_names", list(table.types))]
-            self._lanes[oid] = Lane(self._known[number], table, types, staged=self.staged)
+            numbers = {str(name): int(str(place)) for name, place in rows(connection, "wal", "column_numbers", oid)}
+            self._lanes[oid] = Lane(self._known[number], table, types, numbers, staged=self.staged)
+
+    def _made_again(self, table: TableMessage) -> int | None:
+        """The relation of a table that was dropped and made again: the old one's changes too, until the new one's start."""
+        active = set(self._active.values())
+        for each in self._known.values():
+            named = (each.table.schema, each.table.name) == (table.schema, table.name)
+            if named and each.state == "waiting" and each.relation not in active and each.oid != table.oid:
+                return each.relation
+        return None
 
     def get(self, oid: int) -> Lane | None:
         """The lane of a table; ``None`` when it is not captured from the log (yet, or any more)."""
@@ -98,10 +109,13 @@ class Lanes:
 
 
 def _captured(row: tuple[object, ...]) -> Captured:
-    number, oid, schema, table, columns, key, types, where, filter_columns, filter_types, truncates, state = row
+    number, oid, schema, table, columns, key, types, where, filter_columns, filter_types, truncates, state, attnums = (
+        row
+    )
     return Captured(
         int(str(number)), int(str(oid)), TableName(str(schema), str(table)), _texts(columns), _texts(key), _texts(types),
         str(where), _texts(filter_columns), _texts(filter_types), bool(truncates), str(state),
+        tuple(map(int, _texts(attnums))),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from replicator import sqlfiles
 from replicator.engines.postgres.capture import SETTINGS, Capture, bare_type, filter_columns, render_body
+from replicator.engines.postgres.chunks import beyond
 from replicator.model import PlannedStatement, TableName, TruncatePolicy
 from replicator.sqlfiles import literal, quote, quoted
 
@@ -143,15 +144,15 @@ def take_over(triggers: str, capture: Capture, relation: int) -> str:
     return f"{stop}\n{_BEGIN.split(triggers, maxsplit=1)[1].lstrip()}"
 
 
-def read_existing(capture: Capture) -> PlannedStatement:
-    """Puts the rows a table has already into the log, and so into the outbox."""
+def read_existing(capture: Capture, operators: Sequence[str]) -> PlannedStatement:
+    """Puts the rows a table has already into the log, and so into the outbox. ``operators``: as for capture_existing."""
     plan = capture.plan
     fragments = {
         "settings": ", ".join(f"({literal(name)}, {literal(value)})" for name, value in SETTINGS.items()),
         "columns": quoted([column.source for column in plan.columns], "t."),
         "key": quoted(plan.key, "t."),
         "key_fields": ", ".join(f"t.{quote(name)} as k{place}" for place, name in enumerate(plan.key)),
-        "last": ", ".join(f"last.k{place}" for place in range(len(plan.key))),
+        "behind": beyond(plan.key, operators, [f"last.k{place}" for place in range(len(plan.key))]),
         "filter": quote("t").join(plan.where.postgres) if plan.where else "true",
         "only": "only" if plan.source.kind == "inherited" else "",
         "relation": str(capture.relation),
@@ -159,7 +160,7 @@ def read_existing(capture: Capture) -> PlannedStatement:
     name = plan.source.name
     template = sqlfiles.statement(_SQL, "read_existing")
     text = render_body(template, "existing", {"schema": name.schema, "table": name.name}, fragments) + ";"
-    return PlannedStatement(f"capture the rows {name} has already", text, f"rows of {name}")
+    return PlannedStatement(f"capture the rows {name} has already", text, f"rows of {name}", name)
 
 
 def _step(purpose: str, name: str, what: str, fragments: dict[str, str], table: TableName) -> PlannedStatement:

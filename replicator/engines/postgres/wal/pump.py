@@ -50,6 +50,8 @@ class Pump:
         self.lent = 0
         """How many have the slot for themselves, or want it; there is at most one link that can."""
         self.resting = False
+        self.paused_until = 0.0
+        """Until then (monotonic seconds) it fills only what it is asked for."""
         self._after = after
         self._checked = time.monotonic()
         self._read_end, self._write_end = os.pipe()
@@ -93,6 +95,8 @@ class Pump:
                     continue
                 with self.news:
                     asked = self.asked
+                if self._pause():
+                    continue
                 try:
                     self._fill_and_wait(asked)
                     pause = _FIRST_PAUSE
@@ -114,6 +118,16 @@ class Pump:
                 self.news.notify_all()
                 self.news.wait()
             self.resting = False
+
+    def _pause(self) -> bool:
+        """Let the slot go and wait while filling is paused and nobody asks; whether it was."""
+        left = self.paused_until - time.monotonic()
+        if left <= 0 or self.asked > max(self.failed, self.done):
+            return False
+        self.filler.close()
+        with self.news:
+            self.news.wait_for(lambda: self.ending or self.lent or self.asked > max(self.failed, self.done), left)
+        return True
 
     def _fill_and_wait(self, asked: int) -> None:
         before = self.filler.brought
@@ -262,6 +276,15 @@ class Pumps:
             pump.kept = True
             pump.rouse()
         return tap
+
+    def pause(self, url: str, topology: str, seconds: float) -> None:
+        """For so long, fill only what is asked for: the log stays with the slot. Repeatable."""
+        with self._lock:
+            pump = self._pumps.get((url, topology))
+        if pump is not None:
+            with pump.news:
+                pump.paused_until = time.monotonic() + seconds
+                pump.rouse()
 
     def release(self, pump: Pump) -> None:
         """One user less; with the last one the slot is let go before this returns."""

@@ -16,6 +16,7 @@ from replicator.engines.postgres.positions import lsn_of, parsed_lsn, spelled_ls
 from replicator.engines.postgres.reading import run
 from replicator.engines.postgres.source import PostgresSource
 from replicator.engines.postgres.wal.checks import slot_alarm
+from replicator.engines.postgres.wal.feed import Seen, another_log
 from replicator.engines.postgres.wal.pump import Pumps, Tap
 from replicator.engines.postgres.wal.reach import Reach
 from replicator.engines.postgres.windows import PostgresBatch, Window
@@ -140,15 +141,26 @@ class PostgresWalSource(PostgresSource):
             super().wake_others()
 
     def prove_history(self, after: Position | None, stamp: str, target: str) -> bool:
-        """See ports.Source. A stamp of the log is looked for in the log, when it is read again from before the position."""
+        """See ports.Source. A stamp of the log is looked for in the log, when it is read again from before the position.
+
+        Else it is on record, or the outbox has its changes.
+        """
         self._stamp = stamp
         if not stamp.startswith("log/"):
             return super().prove_history(after, stamp, target)
         super().prove_history(after, "", target)
+        seen = Seen.of_stamp(stamp)
         with translated(self._place):
-            flushed = parsed_lsn(str(rows(self._watch_connection(), "wal", "flushed")[0][0]))
+            connection = self._watch_connection()
+            flushed = parsed_lsn(str(rows(connection, "wal", "flushed")[0][0]))
+            known = seen is None or rows(
+                connection, "wal", "has_delivered", self._link.text, stamp, spelled_lsn(seen.lsn), seen.committed_at,
+                spelled_lsn(seen.end), self._link.topology,
+            )[0][0]  # fmt: skip
         if lsn_of(after) > flushed:
             raise self._from_the_future()
+        if not known:
+            raise another_log(self._place, self._link.site)
         return True
 
     def read_lag(self, after: Position | None) -> Lag:

@@ -6,7 +6,7 @@ relation number, until install has run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from replicator.engines.postgres.wal import protocol, spelling
@@ -35,6 +35,8 @@ class Captured:
     filter_types: tuple[str, ...]
     truncates: bool
     state: str
+    attnums: tuple[int, ...] = ()
+    """The columns' numbers (pg_attribute); none where they are not on record."""
 
 
 class Lane:
@@ -42,12 +44,15 @@ class Lane:
 
     Args:
         captured: what is captured.
+        numbers: the numbers the table's columns have, by name.
         shown: the table as the log shows it.
         types: the names of its columns' types now; a type that is gone has a name no column on record has.
         staged: rows carry the values the row filter reads.
     """
 
-    def __init__(self, captured: Captured, shown: TableMessage, types: Sequence[str], *, staged: bool) -> None:
+    def __init__(
+        self, captured: Captured, shown: TableMessage, types: Sequence[str], numbers: Mapping[str, int], *, staged: bool
+    ) -> None:
         self.captured = captured
         self.shown = shown
         self._staged = staged
@@ -55,6 +60,12 @@ class Lane:
         wanted = [*zip(captured.columns, captured.types, strict=True)]
         wanted += zip(captured.filter_columns, captured.filter_types, strict=True)
         self.by_name = any(name not in place or types[place[name]] != kind for name, kind in wanted)
+        if captured.attnums and not self.by_name:
+            on_record = sorted(zip(captured.attnums, captured.columns, strict=True))
+            in_order = sorted(captured.columns, key=lambda name: place[name])  # the log shows columns by their numbers
+            # A name that is gone by now was renamed or dropped since: the column is the one on record still.
+            others = any(numbers.get(name, number) != number for number, name in on_record)
+            self.by_name = others or in_order != [name for _, name in on_record]
         self._places = [] if self.by_name else [place[name] for name in captured.columns]
         self._in_order = self._places == list(range(len(shown.columns)))
         self._key = [place[name] for name in captured.key if name in place]
