@@ -10,9 +10,9 @@ JOBS ?= auto
 ARGS ?=
 
 # What depends on the PostgreSQL version, repeated on every server version found: capture, reading, applying, the pairs.
-OTHERS := capture source target central_read wal
+OTHERS := capture source central_read wal
 ENGINE_TESTS := tests/unit/test_embedded.py $(OTHERS:%=tests/integration/test_postgres_%.py) \
-	$(addprefix tests/contract/test_,changes.py both_ways.py) tests/integration/test_types.py
+	tests/contract/test_changes.py tests/integration/test_types.py
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all test-others lint fmt bench build clean
