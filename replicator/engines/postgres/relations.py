@@ -35,9 +35,15 @@ class RelationRecord:
 def choose(plan: TablePlan, attnums: Mapping[str, int], records: Sequence[RelationRecord]) -> tuple[int, str]:
     """The number (0: a new one) and the fingerprint of the version that a planned table is.
 
-    A torn one is not gone on with, though the table is as it was again: the rows it lacks come with a new one.
+    A torn one is not gone on with, though the table is as it was again: the rows it lacks come with a new one. Of a table that
+    is not there nothing says that it is another one: it is as it was captured last.
     """
     columns = [(column.source, column.source_type) for column in plan.columns]
+    if not attnums:
+        names = tuple(name for name, _ in columns)
+        for each in records:
+            if (each.table, each.columns, each.key) == (plan.source.name, names, tuple(plan.key)) and not each.retired:
+                return each.id, each.fingerprint
     same = [
         each for each in records if each.table == plan.source.name and is_of(each, columns, plan.key, attnums, records)
     ]
