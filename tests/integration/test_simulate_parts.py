@@ -13,7 +13,20 @@ from replicator.simulate.application import Application
 from replicator.simulate.faults import CrashError, Gaps
 from replicator.simulate.history import History
 from replicator.simulate.shrink import shrink
-from replicator.simulate.steps import Action, Backup, Cut, Heal, Jump, Move, Restart, Restore, Write, from_json, to_json
+from replicator.simulate.steps import (
+    Action,
+    Backfill,
+    Backup,
+    Cut,
+    Heal,
+    Jump,
+    Move,
+    Restart,
+    Restore,
+    Write,
+    from_json,
+    to_json,
+)
 from replicator.simulate.trace import OnRecord, Trace, digits_of, is_stamp, on_record, stamp
 from replicator.simulate.world import World
 
@@ -39,7 +52,7 @@ def test_a_seed_always_gives_the_same_history(world: World) -> None:
 
 def test_histories_hold_every_kind_of_step_and_every_fault(world: World) -> None:
     steps = [step for seed in range(40) for step in History(world.schema, seed, world.restorable).steps(60)]
-    assert {type(step) for step in steps} == {Write, Move, *MAY_REPEAT}
+    assert {type(step) for step in steps} == {Write, Move, Backfill, *MAY_REPEAT}
     assert {step.fault for step in steps if isinstance(step, Move)} == {"", "crash", "lost", "twice", "reread"}
     actions = [action for step in steps if isinstance(step, Write) for action in step.actions]
     assert {action.what for action in actions} == {"put", "set", "delete", "rekey"}
