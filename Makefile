@@ -9,10 +9,9 @@ BIN := $(VENV)/bin
 JOBS ?= auto
 ARGS ?=
 
-# What depends on the PostgreSQL version, repeated on every server version found: capture, reading, applying, the pairs.
-OTHERS := capture source central_read wal
-ENGINE_TESTS := tests/unit/test_embedded.py $(OTHERS:%=tests/integration/test_postgres_%.py) \
-	tests/contract/test_changes.py tests/integration/test_types.py
+# What depends on the PostgreSQL version, repeated on every server version found: capture, reading, applying.
+OTHERS := capture source target wal
+ENGINE_TESTS := tests/unit/test_embedded.py $(OTHERS:%=tests/integration/test_postgres_%.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all test-others lint fmt bench build clean
