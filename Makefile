@@ -25,16 +25,16 @@ demo: $(VENV)/.demo ## watch two SQLite factories and a PostgreSQL one replicate
 	$(BIN)/replicator demo $(ARGS)
 
 test: $(VENV)/.dev ## all tests but the long ones, on the first PostgreSQL found (ARGS=..., REPLICATOR_TEST_SERVER=..., JOBS=...)
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-all: $(VENV)/.dev ## all tests, the long ones too, then those of the engines on every other PostgreSQL found
-	$(BIN)/python -m pytest -n $(JOBS) -m "not bench" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not bench" $(ARGS)
 	$(MAKE) test-others
 
 test-others: $(VENV)/.dev ## the tests of the engines on every PostgreSQL found but the first
 	@set -e; for label in $$($(BIN)/python -m tests.fixtures.others); do \
 		echo "== $$label"; \
-		REPLICATOR_TEST_SERVER=$$label $(BIN)/python -m pytest -n $(JOBS) $(ENGINE_TESTS) -k "not sqlite-sqlite and not postgres-sqlite" -m "not slow and not long" $(ARGS); \
+		REPLICATOR_TEST_SERVER=$$label $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ENGINE_TESTS) -k "not sqlite-sqlite and not postgres-sqlite" -m "not slow and not long" $(ARGS); \
 	done
 
 lint: $(VENV)/.dev ## style, types and floors

@@ -268,7 +268,7 @@ def test_random_schemas_replay_exactly(seed: int) -> None:
         _live_through(random.Random(seed), Path(folder), 60)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_random_schemas_replay_exactly() -> None:
     for seed in range(1500):
         with tempfile.TemporaryDirectory() as folder:
